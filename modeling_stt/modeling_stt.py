@@ -1,0 +1,593 @@
+"""STT, the Spatio-Temporal Transformer for dynamic facial expression recognition (arXiv 2205.04749), in PyTorch.
+
+Travels with every checkpoint: apart from the configuration beside it, nothing of this project may be imported here.
+
+    pixel_values (B, T, 3, H, W)
+      └ STTBackbone     ResNet-18 to layer3, every frame by itself       (B·T, 256, h, w)
+      └ STTEmbeddings   1×1 convolution, class token, position tables    (B, 1 + T·P, D),  P = h·w
+      └ STTLayer × N    spatial attention, temporal attention, MLP       (B, 1 + T·P, D)
+      └ layer norm, class token                                          (B, D)   the feature f of the loss
+      └ STTForVideoClassification: linear                                (B, K)   logits
+
+Full text and code of the paper are not public. What is the paper's, what its authors' later code and what ours is told
+field by field in `STTConfig`.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.utils import ModelOutput, can_return_tuple
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+
+from .configuration_stt import STTConfig
+
+
+@dataclass
+class STTModelOutput(ModelOutput):
+    """What [`STTModel`] returns. B clips, T frames, P positions of a frame, width D.
+
+    Args:
+        last_hidden_state: `(B, 1 + T·P, D)`, class token first, then the frames' positions in time order, normed.
+        pooler_output: `(B, D)`, the class token of `last_hidden_state`: the feature f of the compact loss.
+        hidden_states: With `output_hidden_states=True`: the input of the first block and the output of each,
+            `(B, 1 + T·P, D)`.
+        spatial_attentions: With `output_attentions=True`, one a block: `(B, T, heads, P, P)`. In `"time_space"` and
+            `"space_only"` the class token takes part as position 0: `(B, T, heads, 1 + P, 1 + P)`.
+        temporal_attentions: With `output_attentions=True`, one a block: `(B, P, heads, 1 + T, 1 + T)`, class token as
+            time 0. In `"time_space"`, where it takes no part: `(B, P, heads, T, T)`.
+        joint_attentions: With `output_attentions=True` and `"joint"`: `(B, heads, 1 + T·P, 1 + T·P)`.
+    """
+
+    last_hidden_state: torch.FloatTensor | None = None
+    pooler_output: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    spatial_attentions: tuple[torch.FloatTensor, ...] | None = None
+    temporal_attentions: tuple[torch.FloatTensor, ...] | None = None
+    joint_attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+@dataclass
+class STTVideoClassifierOutput(ModelOutput):
+    """What [`STTForVideoClassification`] returns; fields not told here are those of [`STTModelOutput`].
+
+    Args:
+        loss: Scalar, plain cross entropy, when `labels` were given. (The compact loss is the Trainer's.)
+        logits: `(B, K)` before softmax, in the order of `config.id2label`.
+        pooler_output: `(B, D)`, the feature that the logits are a linear function of.
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    pooler_output: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    spatial_attentions: tuple[torch.FloatTensor, ...] | None = None
+    temporal_attentions: tuple[torch.FloatTensor, ...] | None = None
+    joint_attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+class STTBasicBlock(nn.Module):
+    """ResNet's basic block: two 3×3 convolutions around a shortcut. `(N, C_in, H, W)` to `(N, C_out, H/s, W/s)`."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.downsample = None
+        if stride != 1 or in_channels != out_channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False), nn.BatchNorm2d(out_channels)
+            )
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        shortcut = features if self.downsample is None else self.downsample(features)
+        features = F.relu(self.bn1(self.conv1(features)))
+        return F.relu(self.bn2(self.conv2(features)) + shortcut)
+
+
+class STTBackbone(nn.Module):
+    """ResNet-18 cut after its third stage, `(N, 3, H, W)` to `(N, 256, ⌈H/16⌉, ⌈W/16⌉)`.
+
+    A plain module with torchvision's key names (`conv1`, `bn1`, `layer1.0.conv1`, …), so that state dicts of torchvision
+    and of MS-Celeb-1M face recognition load as they are. (transformers' own ResNetBackbone inside a model makes
+    `set_attn_implementation("sdpa")` raise for the whole model.)
+    """
+
+    def __init__(self, config: STTConfig) -> None:
+        super().__init__()
+        stem_width = config.backbone_stem_width
+        self.conv1 = nn.Conv2d(config.num_channels, stem_width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem_width)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.stage_names = []
+        in_channels = stem_width
+        for stage, (width, depth) in enumerate(zip(config.backbone_widths, config.backbone_depths, strict=True)):
+            blocks = [STTBasicBlock(in_channels, width, stride=1 if stage == 0 else 2)]
+            blocks += [STTBasicBlock(width, width, stride=1) for _ in range(depth - 1)]
+            self.stage_names.append(f"layer{stage + 1}")
+            self.add_module(self.stage_names[-1], nn.Sequential(*blocks))
+            in_channels = width
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        features = self.maxpool(F.relu(self.bn1(self.conv1(frames))))
+        for name in self.stage_names:
+            features = getattr(self, name)(features)
+        return features
+
+
+class STTEmbeddings(nn.Module):
+    """Feature maps of the frames to the tokens of a clip, with class token and positions.
+
+    `(B·T, C, h, w)` to `(B, 1 + T·P, D)` with P = h·w. There is one table of spatial positions, shared by all frames,
+    and one of temporal positions, shared by all places. The class token has a row of its own in the table of whichever
+    attention it takes part in: row 0 of the temporal table in `"space_time"`, of the spatial table in `"time_space"`.
+    """
+
+    def __init__(self, config: STTConfig) -> None:
+        super().__init__()
+        self.grid = config.feature_grid(config.image_size, config.image_size)
+        self.num_frames = config.num_frames
+        self.class_token_in_space = config.attention_order in ("time_space", "space_only")
+        num_positions = self.grid[0] * self.grid[1]
+        self.projection = nn.Conv2d(config.backbone_widths[-1], config.hidden_size, 1)
+        self.class_token = nn.Parameter(torch.empty(1, 1, config.hidden_size))
+        self.spatial_positions = nn.Parameter(
+            torch.empty(1, self.class_token_in_space + num_positions, config.hidden_size)
+        )
+        self.temporal_positions = None
+        if config.attention_order != "space_only":
+            temporal_rows = (not self.class_token_in_space) + config.num_frames
+            self.temporal_positions = nn.Parameter(torch.empty(1, temporal_rows, config.hidden_size))
+
+    def forward(self, feature_maps: torch.Tensor, num_frames: int) -> torch.Tensor:
+        grid = (feature_maps.shape[-2], feature_maps.shape[-1])
+        # (B·T, D, h, w) -> (B, T, P, D)
+        tokens = self.projection(feature_maps).flatten(2).transpose(1, 2).unflatten(0, (-1, num_frames))
+        class_token = self.class_token
+        space = self.spatial_positions
+        if self.class_token_in_space:
+            class_token = class_token + space[:, :1]
+            space = space[:, 1:]
+        tokens = tokens + self._resized_space(space, grid).unsqueeze(1)
+        if self.temporal_positions is not None:
+            time = self.temporal_positions
+            if not self.class_token_in_space:
+                class_token = class_token + time[:, :1]
+                time = time[:, 1:]
+            tokens = tokens + self._resized_time(time, num_frames).unsqueeze(2)
+        return torch.cat((class_token.expand(tokens.shape[0], -1, -1), tokens.flatten(1, 2)), dim=1)
+
+    def _resized_space(self, table: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        """The spatial table `(1, P, D)` for another grid, bicubic; as it is for its own."""
+        if grid == self.grid:
+            return table
+        image = table.transpose(1, 2).unflatten(2, self.grid).float()
+        image = F.interpolate(image, size=grid, mode="bicubic", align_corners=False)
+        return image.flatten(2).transpose(1, 2).to(table.dtype)
+
+    def _resized_time(self, table: torch.Tensor, num_frames: int) -> torch.Tensor:
+        """The temporal table `(1, T, D)` for another number of frames, linear; as it is for its own."""
+        if num_frames == self.num_frames:
+            return table
+        series = F.interpolate(table.transpose(1, 2).float(), size=num_frames, mode="linear", align_corners=False)
+        return series.transpose(1, 2).to(table.dtype)
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention in plain matrix products; the only back-end that can return its weights.
+
+    Args:
+        module: The calling attention; its training flag decides on dropout.
+        query: `(N, heads, L, D / heads)`, as `key` and `value`.
+        key: See `query`.
+        value: See `query`.
+        attention_mask: Always None in STT: every token of a clip is real.
+        scaling: Factor on the products of queries and keys.
+        dropout: Probability of dropping a weight.
+        kwargs: Taken and not used, as the interface asks.
+
+    Returns:
+        The result `(N, L, heads, D / heads)` and the weights `(N, heads, L, L)`.
+    """
+    weights = torch.softmax(torch.matmul(query, key.transpose(2, 3)) * scaling, dim=-1)
+    weights = F.dropout(weights, p=dropout, training=module.training)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+
+
+class STTAttention(nn.Module):
+    """Multi-head self-attention over the tokens of a sequence, `(*, L, D)` to `(*, L, D)`.
+
+    All leading axes are batch: a clip's frames for spatial attention, its positions for temporal attention. Returns the
+    result and, under `attn_implementation="eager"`, the weights `(*, heads, L, L)`, else None.
+    """
+
+    is_causal = False
+
+    def __init__(self, config: STTConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.hidden_size
+        self.head_dim = width // config.num_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.attention_dropout = config.attention_probs_dropout_prob
+        self.q_proj = nn.Linear(width, width, bias=config.qkv_bias)
+        # A bias on the keys adds the same number to all scores of a query, and softmax takes it out again.
+        self.k_proj = nn.Linear(width, width, bias=False)
+        self.v_proj = nn.Linear(width, width, bias=config.qkv_bias)
+        self.o_proj = nn.Linear(width, width)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, tokens: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+        batch_shape, (length, width) = tokens.shape[:-2], tokens.shape[-2:]
+        tokens = tokens.flatten(0, -3)
+        head_shape = (tokens.shape[0], length, -1, self.head_dim)
+        # (N, L, D) -> (N, heads, L, D / heads)
+        query = self.q_proj(tokens).view(head_shape).transpose(1, 2)
+        key = self.k_proj(tokens).view(head_shape).transpose(1, 2)
+        value = self.v_proj(tokens).view(head_shape).transpose(1, 2)
+        attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        context, weights = attention_interface(
+            self,
+            query,
+            key,
+            value,
+            None,
+            scaling=self.scaling,
+            dropout=self.attention_dropout if self.training else 0.0,
+            **kwargs,
+        )
+        output = self.dropout(self.o_proj(context.reshape(*batch_shape, length, width)))
+        return output, None if weights is None else weights.unflatten(0, batch_shape)
+
+
+# Three names for one layer, so that each kind of attention can be recorded by its name.
+class STTSpatialAttention(STTAttention):
+    """Attention among the positions of a frame."""
+
+
+class STTTemporalAttention(STTAttention):
+    """Attention among the frames at a position."""
+
+
+class STTJointAttention(STTAttention):
+    """Attention among all tokens of a clip."""
+
+
+class STTMLP(nn.Module):
+    """The block's two-layer perceptron, `(*, D)` to `(*, D)`."""
+
+    def __init__(self, config: STTConfig) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.dropout(self.fc2(self.dropout(self.activation(self.fc1(tokens)))))
+
+
+class STTDropPath(nn.Module):
+    """Stochastic depth: in training, drops a residual branch for whole clips and scales up the others."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, branch: torch.Tensor) -> torch.Tensor:
+        if self.rate == 0.0 or not self.training:
+            return branch
+        kept = branch.new_empty(branch.shape[0], *[1] * (branch.ndim - 1)).bernoulli_(1.0 - self.rate)
+        return branch * kept / (1.0 - self.rate)
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate:g}"
+
+
+class STTLayer(GradientCheckpointingLayer):
+    """One block: the attentions in the configuration's order, then the MLP, each pre-normed and residual.
+
+    `(B, 1 + T·P, D)` to the same. The attention just before the MLP carries the class token: it is copied to every
+    position (or frame), and the mean of what comes back is added to it. The other one leaves it alone.
+    """
+
+    def __init__(self, config: STTConfig, drop_path_rate: float) -> None:
+        super().__init__()
+        order = config.attention_order
+        self.order = order
+        self.drop_path = STTDropPath(drop_path_rate)
+        if order == "joint":
+            self.joint_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+            self.joint_attention = STTJointAttention(config)
+        if order in ("space_time", "time_space", "space_only"):
+            self.spatial_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+            self.spatial_attention = STTSpatialAttention(config)
+        if order in ("space_time", "time_space", "time_only"):
+            self.temporal_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+            self.temporal_attention = STTTemporalAttention(config)
+        if order == "time_space":
+            # As TimeSformer: starts at zero, so that a block begins as a purely spatial one.
+            self.temporal_projection = nn.Linear(config.hidden_size, config.hidden_size)
+        self.mlp_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = STTMLP(config)
+
+    def forward(self, hidden_states: torch.Tensor, num_frames: int, **kwargs: Any) -> torch.Tensor:
+        if self.order == "joint":
+            update, _ = self.joint_attention(self.joint_norm(hidden_states), **kwargs)
+            hidden_states = hidden_states + self.drop_path(update)
+        else:
+            # (B, 1, D) and (B, T, P, D)
+            class_token, frames = hidden_states[:, :1], hidden_states[:, 1:].unflatten(1, (num_frames, -1))
+            class_token, frames = self._divided_attention(class_token, frames, **kwargs)
+            hidden_states = torch.cat((class_token, frames.flatten(1, 2)), dim=1)
+        return hidden_states + self.drop_path(self.mlp(self.mlp_norm(hidden_states)))
+
+    def _divided_attention(
+        self, class_token: torch.Tensor, frames: torch.Tensor, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.order == "space_time":
+            update, _ = self.spatial_attention(self.spatial_norm(frames), **kwargs)
+            frames = frames + self.drop_path(update)
+        elif self.order == "time_space":
+            update, _ = self.temporal_attention(self.temporal_norm(frames.transpose(1, 2)), **kwargs)
+            frames = frames + self.drop_path(self.temporal_projection(update).transpose(1, 2))
+        if self.order in ("space_time", "time_only"):
+            class_token, places = self._with_class_token(
+                class_token, frames.transpose(1, 2), self.temporal_norm, self.temporal_attention, **kwargs
+            )
+            return class_token, places.transpose(1, 2)
+        return self._with_class_token(class_token, frames, self.spatial_norm, self.spatial_attention, **kwargs)
+
+    def _with_class_token(
+        self, class_token: torch.Tensor, groups: torch.Tensor, norm: nn.Module, attention: nn.Module, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Attention within every group of `(B, G, L, D)`, the class token `(B, 1, D)` as each group's first token."""
+        copies = class_token.unsqueeze(1).expand(-1, groups.shape[1], -1, -1)
+        update, _ = attention(norm(torch.cat((copies, groups), dim=2)), **kwargs)
+        update = self.drop_path(update)
+        return class_token + update[:, :, 0].mean(dim=1, keepdim=True), groups + update[:, :, 1:]
+
+
+class STTPreTrainedModel(PreTrainedModel):
+    """What all STT models share: initialisation, recording of outputs, and checkpoints that carry their code."""
+
+    config: STTConfig
+    config_class = STTConfig
+    base_model_prefix = "stt"
+    main_input_name = "pixel_values"
+    input_modalities = ("video",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["STTBackbone", "STTEmbeddings", "STTLayer"]  # noqa: RUF012 (transformers' own form)
+    _input_embed_layer = "projection"
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {  # noqa: RUF012
+        "hidden_states": STTLayer,
+        "spatial_attentions": OutputRecorder(STTSpatialAttention, index=1),
+        "temporal_attentions": OutputRecorder(STTTemporalAttention, index=1),
+        "joint_attentions": OutputRecorder(STTJointAttention, index=1),
+    }
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        std = self.config.initializer_range
+        if isinstance(module, STTEmbeddings):
+            init.kaiming_normal_(module.projection.weight, mode="fan_in")
+            init.zeros_(module.projection.bias)
+            for table in (module.class_token, module.spatial_positions, module.temporal_positions):
+                if table is not None:
+                    init.trunc_normal_(table, std=std)
+        elif isinstance(module, STTLayer):
+            if module.order == "time_space":
+                init.zeros_(module.temporal_projection.weight)
+                init.zeros_(module.temporal_projection.bias)
+        elif isinstance(module, nn.Conv2d):
+            init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            init.trunc_normal_(module.weight, std=std)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        else:
+            super()._init_weights(module)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """Save weights, configuration and the code that a process without this package needs to load them.
+
+        `save_pretrained` alone names only the saved class in `auto_map`, and `AutoModel` would then refuse a saved
+        classifier; so all classes are named here. Arguments are those of `PreTrainedModel.save_pretrained`.
+        """
+        self.config.auto_map = {
+            "AutoConfig": "configuration_stt.STTConfig",
+            "AutoModel": "modeling_stt.STTModel",
+            "AutoModelForVideoClassification": "modeling_stt.STTForVideoClassification",
+        }
+        super().save_pretrained(save_directory, *args, **kwargs)
+
+
+class STTModel(STTPreTrainedModel):
+    """Backbone and transformer without a head: a clip to its tokens and its feature."""
+
+    def __init__(self, config: STTConfig) -> None:
+        super().__init__(config)
+        self.backbone = STTBackbone(config)
+        self.embeddings = STTEmbeddings(config)
+        # Evenly from 0 in the first block to drop_path_rate in the last.
+        steps = max(config.num_hidden_layers - 1, 1)
+        self.layers = nn.ModuleList(
+            [STTLayer(config, config.drop_path_rate * i / steps) for i in range(config.num_hidden_layers)]
+        )
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The 1×1 convolution that makes tokens of feature maps."""
+        return self.embeddings.projection
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the 1×1 convolution that makes tokens of feature maps."""
+        self.embeddings.projection = value
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        interpolate_pos_encoding: bool = False,
+        output_attentions: bool | None = None,
+        **kwargs: Any,
+    ) -> STTModelOutput:
+        """Read clips.
+
+        Args:
+            pixel_values: `(B, T, 3, H, W)` as [`STTVideoProcessor`] makes them: RGB in [0, 1], or normalised where the
+                processor says so.
+            interpolate_pos_encoding: Accept clips of another T, H or W than the configuration's by interpolating the
+                position tables (linear in time, bicubic in space).
+            output_attentions: Return the weights of both attentions; only under `attn_implementation="eager"`.
+            kwargs: `output_hidden_states` and `return_dict` as everywhere in transformers; others go to the attention.
+
+        Returns:
+            [`STTModelOutput`].
+
+        Raises:
+            ValueError: For a tensor that is not such a clip, or attentions asked of a back-end that hides them.
+        """
+        self._check_clip(pixel_values, interpolate_pos_encoding)
+        kwargs.update(self._attentions_to_record(output_attentions))
+        return self._encode(pixel_values, **kwargs)
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def _encode(self, pixel_values: torch.Tensor, **kwargs: Any) -> STTModelOutput:
+        kwargs = {key: value for key, value in kwargs.items() if not key.startswith("output_")}
+        num_frames = pixel_values.shape[1]
+        feature_maps = self.backbone(pixel_values.flatten(0, 1))
+        hidden_states = self.embeddings(feature_maps, num_frames)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, num_frames, **kwargs)
+        hidden_states = self.norm(hidden_states)
+        return STTModelOutput(last_hidden_state=hidden_states, pooler_output=hidden_states[:, 0])
+
+    def _attentions_to_record(self, output_attentions: bool | None) -> dict[str, bool]:
+        if not (self.config.output_attentions if output_attentions is None else output_attentions):
+            return {}
+        implementation = self.config._attn_implementation
+        if implementation != "eager":
+            raise ValueError(
+                f"output_attentions=True needs the attention weights, and attn_implementation={implementation!r} does "
+                'not give them. Load the model with attn_implementation="eager" or call '
+                'model.set_attn_implementation("eager").'
+            )
+        order = self.config.attention_order
+        return {
+            "output_spatial_attentions": order in ("space_time", "time_space", "space_only"),
+            "output_temporal_attentions": order in ("space_time", "time_space", "time_only"),
+            "output_joint_attentions": order == "joint",
+        }
+
+    def _check_clip(self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool) -> None:
+        config = self.config
+        if pixel_values.ndim != 5 or pixel_values.shape[2] != config.num_channels:
+            raise ValueError(
+                f"pixel_values has shape {tuple(pixel_values.shape)}; expected (clips, frames, {config.num_channels}, "
+                "height, width). STTVideoProcessor makes that shape of files, arrays and lists of frames."
+            )
+        num_frames, height, width = pixel_values.shape[1], pixel_values.shape[3], pixel_values.shape[4]
+        if 0 in pixel_values.shape:
+            raise ValueError(f"pixel_values has shape {tuple(pixel_values.shape)}: there is nothing in it to read.")
+        if interpolate_pos_encoding:
+            return
+        # Sizes that give the same feature map need no other table.
+        fits = config.feature_grid(height, width) == config.feature_grid(config.image_size, config.image_size)
+        if num_frames != config.num_frames or not fits:
+            raise ValueError(
+                f"Clips of {num_frames} frames of {height}×{width} px don't fit this model, which was made for "
+                f"{config.num_frames} frames of {config.image_size}×{config.image_size} px. Let STTVideoProcessor "
+                "sample and resize, or pass interpolate_pos_encoding=True to stretch the position tables."
+            )
+
+
+class STTForVideoClassification(STTPreTrainedModel):
+    """STT with a linear head on the class token: a clip to the scores of its expressions."""
+
+    def __init__(self, config: STTConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.stt = STTModel(config)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        output_attentions: bool | None = None,
+        **kwargs: Any,
+    ) -> STTVideoClassifierOutput:
+        """Classify clips.
+
+        Args:
+            pixel_values: `(B, T, 3, H, W)`, see [`STTModel.forward`], as for the other arguments.
+            labels: `(B,)` class indices in the order of `config.id2label`; -100 leaves a clip out of the loss.
+            interpolate_pos_encoding: See [`STTModel.forward`].
+            output_attentions: See [`STTModel.forward`].
+            kwargs: See [`STTModel.forward`]; `num_items_in_batch` goes to the loss.
+
+        Returns:
+            [`STTVideoClassifierOutput`]; `loss` is plain cross entropy (softmax over K classes).
+
+        Raises:
+            ValueError: As [`STTModel.forward`].
+        """
+        loss_kwargs = {key: kwargs.pop(key) for key in ("num_items_in_batch",) if key in kwargs}
+        outputs = self.stt(
+            pixel_values,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+            output_attentions=output_attentions,
+            **kwargs,
+        )
+        logits = self.classifier(outputs.pooler_output)
+        loss = None if labels is None else self.loss_function(labels, logits, self.config, **loss_kwargs)
+        return STTVideoClassifierOutput(
+            loss=loss,
+            logits=logits,
+            pooler_output=outputs.pooler_output,
+            hidden_states=outputs.hidden_states,
+            spatial_attentions=outputs.spatial_attentions,
+            temporal_attentions=outputs.temporal_attentions,
+            joint_attentions=outputs.joint_attentions,
+        )
+
+
+STTModel.register_for_auto_class("AutoModel")
+STTForVideoClassification.register_for_auto_class("AutoModelForVideoClassification")
+
+__all__ = ["STTForVideoClassification", "STTModel", "STTModelOutput", "STTPreTrainedModel", "STTVideoClassifierOutput"]

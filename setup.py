@@ -1,0 +1,57 @@
+"""Packaging of STT. Floors are the oldest releases that the code needs; nothing else is pinned."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = "0.1.0.dev0"
+
+# torchvision is needed by transformers' video processors, openpyxl by DFEW's annotation.xlsx.
+REQUIRES = [
+    "accelerate>=1.10",
+    "av>=14",
+    "datasets>=4",
+    "evaluate>=0.4.6",
+    "huggingface-hub>=1.31",
+    "numpy>=1.26",
+    "openpyxl>=3.1",
+    "pillow>=10.1",
+    "torch>=2.6",
+    "torchvision>=0.21",
+    "transformers>=5.20,<6",
+]
+
+EXTRAS = {
+    "plots": ["matplotlib>=3.8"],
+}
+EXTRAS["dev"] = [
+    *EXTRAS["plots"],
+    "mypy>=1.15",
+    "parameterized>=0.9",
+    "pytest>=8",
+    "pytest-xdist>=3.6",
+    "ruff>=0.9",
+    "tensorboard>=2.18",
+    "types-openpyxl",
+    "types-setuptools",
+]
+
+setup(
+    name="modeling-stt",
+    version=VERSION,
+    description="Spatio-Temporal Transformer for dynamic facial expression recognition in video",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").is_file() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["modeling_stt", "modeling_stt.*", "dataset_scripts", "dataset_scripts.*"]),
+    package_data={"modeling_stt": ["py.typed"], "dataset_scripts": ["py.typed"]},
+    install_requires=REQUIRES,
+    extras_require=EXTRAS,
+    classifiers=[
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
