@@ -114,8 +114,8 @@ class STTConfig(PreTrainedConfig):
     def to_diff_dict(self) -> dict[str, Any]:
         """What is written to `config.json`: what differs from the defaults, and the class names always.
 
-        transformers leaves out the labels of a two-class model as its own default; read back here, they would be DFEW's
-        seven.
+        transformers leaves out the labels of a two-class model as its own default; read back here, they would be
+        DFEW's seven.
         """
         return super().to_diff_dict() | {"id2label": self.id2label, "label2id": self.label2id}
 

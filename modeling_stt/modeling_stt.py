@@ -99,9 +99,9 @@ class STTBasicBlock(nn.Module):
 class STTBackbone(nn.Module):
     """ResNet-18 cut after its third stage, `(N, 3, H, W)` to `(N, 256, ⌈H/16⌉, ⌈W/16⌉)`.
 
-    A plain module with torchvision's key names (`conv1`, `bn1`, `layer1.0.conv1`, …), so that state dicts of torchvision
-    and of MS-Celeb-1M face recognition load as they are. (transformers' own ResNetBackbone inside a model makes
-    `set_attn_implementation("sdpa")` raise for the whole model.)
+    A plain module with torchvision's key names (`conv1`, `bn1`, `layer1.0.conv1`, …), so that state dicts of
+    torchvision and of MS-Celeb-1M face recognition load as they are. (transformers' own ResNetBackbone inside a model
+    makes `set_attn_implementation("sdpa")` raise for the whole model.)
     """
 
     def __init__(self, config: STTConfig) -> None:
@@ -154,14 +154,14 @@ class STTEmbeddings(nn.Module):
         grid = (feature_maps.shape[-2], feature_maps.shape[-1])
         # (B·T, D, h, w) -> (B, T, P, D)
         tokens = self.projection(feature_maps).flatten(2).transpose(1, 2).unflatten(0, (-1, num_frames))
-        class_token = self.class_token
-        space = self.spatial_positions
+        class_token: torch.Tensor = self.class_token
+        space: torch.Tensor = self.spatial_positions
         if self.class_token_in_space:
             class_token = class_token + space[:, :1]
             space = space[:, 1:]
         tokens = tokens + self._resized_space(space, grid).unsqueeze(1)
         if self.temporal_positions is not None:
-            time = self.temporal_positions
+            time: torch.Tensor = self.temporal_positions
             if not self.class_token_in_space:
                 class_token = class_token + time[:, :1]
                 time = time[:, 1:]
@@ -192,6 +192,7 @@ def eager_attention_forward(
     attention_mask: torch.Tensor | None,
     scaling: float,
     dropout: float = 0.0,
+    batch_shape: tuple[int, ...] = (-1,),
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention in plain matrix products; the only back-end that can return its weights.
@@ -204,21 +205,24 @@ def eager_attention_forward(
         attention_mask: Always None in STT: every token of a clip is real.
         scaling: Factor on the products of queries and keys.
         dropout: Probability of dropping a weight.
+        batch_shape: The axes that N was made of.
         kwargs: Taken and not used, as the interface asks.
 
     Returns:
-        The result `(N, L, heads, D / heads)` and the weights `(N, heads, L, L)`.
+        The result `(N, L, heads, D / heads)` and the weights `(*batch_shape, heads, L, L)`.
     """
     weights = torch.softmax(torch.matmul(query, key.transpose(2, 3)) * scaling, dim=-1)
     weights = F.dropout(weights, p=dropout, training=module.training)
-    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+    # Shaped before use: a view made afterwards would be no part of the result, and have no gradient.
+    weights = weights.unflatten(0, batch_shape)
+    return torch.matmul(weights.flatten(0, -4), value).transpose(1, 2).contiguous(), weights
 
 
 class STTAttention(nn.Module):
     """Multi-head self-attention over the tokens of a sequence, `(*, L, D)` to `(*, L, D)`.
 
-    All leading axes are batch: a clip's frames for spatial attention, its positions for temporal attention. Returns the
-    result and, under `attn_implementation="eager"`, the weights `(*, heads, L, L)`, else None.
+    All leading axes are batch: a clip's frames for spatial attention, its positions for temporal attention. Returns
+    the result and, under `attn_implementation="eager"`, the weights `(*, heads, L, L)`, else None.
     """
 
     is_causal = False
@@ -256,10 +260,10 @@ class STTAttention(nn.Module):
             None,
             scaling=self.scaling,
             dropout=self.attention_dropout if self.training else 0.0,
+            batch_shape=batch_shape,
             **kwargs,
         )
-        output = self.dropout(self.o_proj(context.reshape(*batch_shape, length, width)))
-        return output, None if weights is None else weights.unflatten(0, batch_shape)
+        return self.dropout(self.o_proj(context.reshape(*batch_shape, length, width))), weights
 
 
 # Three names for one layer, so that each kind of attention can be recorded by its name.
@@ -273,6 +277,12 @@ class STTTemporalAttention(STTAttention):
 
 class STTJointAttention(STTAttention):
     """Attention among all tokens of a clip."""
+
+
+class STTTemporalProjection(nn.Linear):
+    """Follows the temporal attention in `"time_space"`. Starts at zero, as TimeSformer's: a block begins as purely
+    spatial.
+    """
 
 
 class STTMLP(nn.Module):
@@ -328,8 +338,7 @@ class STTLayer(GradientCheckpointingLayer):
             self.temporal_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
             self.temporal_attention = STTTemporalAttention(config)
         if order == "time_space":
-            # As TimeSformer: starts at zero, so that a block begins as a purely spatial one.
-            self.temporal_projection = nn.Linear(config.hidden_size, config.hidden_size)
+            self.temporal_projection = STTTemporalProjection(config.hidden_size, config.hidden_size)
         self.mlp_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = STTMLP(config)
 
@@ -377,7 +386,7 @@ class STTPreTrainedModel(PreTrainedModel):
     config_class = STTConfig
     base_model_prefix = "stt"
     main_input_name = "pixel_values"
-    input_modalities = ("video",)
+    input_modalities = ("video",)  # type: ignore[assignment]  # as transformers' own video models
     supports_gradient_checkpointing = True
     _no_split_modules = ["STTBackbone", "STTEmbeddings", "STTLayer"]  # noqa: RUF012 (transformers' own form)
     _input_embed_layer = "projection"
@@ -398,14 +407,14 @@ class STTPreTrainedModel(PreTrainedModel):
         std = self.config.initializer_range
         if isinstance(module, STTEmbeddings):
             init.kaiming_normal_(module.projection.weight, mode="fan_in")
-            init.zeros_(module.projection.bias)
+            init.zeros_(module.projection.bias)  # type: ignore[arg-type]
             for table in (module.class_token, module.spatial_positions, module.temporal_positions):
                 if table is not None:
                     init.trunc_normal_(table, std=std)
-        elif isinstance(module, STTLayer):
-            if module.order == "time_space":
-                init.zeros_(module.temporal_projection.weight)
-                init.zeros_(module.temporal_projection.bias)
+        elif isinstance(module, STTTemporalProjection):
+            # Not by way of STTLayer: outside its own tree, transformers passes over modules without direct parameters.
+            init.zeros_(module.weight)
+            init.zeros_(module.bias)
         elif isinstance(module, nn.Conv2d):
             init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
@@ -450,7 +459,7 @@ class STTModel(STTPreTrainedModel):
         """The 1×1 convolution that makes tokens of feature maps."""
         return self.embeddings.projection
 
-    def set_input_embeddings(self, value: nn.Module) -> None:
+    def set_input_embeddings(self, value: nn.Conv2d) -> None:
         """Replace the 1×1 convolution that makes tokens of feature maps."""
         self.embeddings.projection = value
 
@@ -487,7 +496,9 @@ class STTModel(STTPreTrainedModel):
     def _encode(self, pixel_values: torch.Tensor, **kwargs: Any) -> STTModelOutput:
         kwargs = {key: value for key, value in kwargs.items() if not key.startswith("output_")}
         num_frames = pixel_values.shape[1]
-        feature_maps = self.backbone(pixel_values.flatten(0, 1))
+        # A processor's float32 for a model loaded in bfloat16.
+        frames = pixel_values.flatten(0, 1).to(self.backbone.conv1.weight.dtype)
+        feature_maps = self.backbone(frames)
         hidden_states = self.embeddings(feature_maps, num_frames)
         for layer in self.layers:
             hidden_states = layer(hidden_states, num_frames, **kwargs)
@@ -518,6 +529,11 @@ class STTModel(STTPreTrainedModel):
                 f"pixel_values has shape {tuple(pixel_values.shape)}; expected (clips, frames, {config.num_channels}, "
                 "height, width). STTVideoProcessor makes that shape of files, arrays and lists of frames."
             )
+        if not pixel_values.is_floating_point():
+            raise ValueError(
+                f"pixel_values has dtype {pixel_values.dtype}; expected floating-point numbers, 0 to 1. Let "
+                "STTVideoProcessor rescale, or divide bytes by 255."
+            )
         num_frames, height, width = pixel_values.shape[1], pixel_values.shape[3], pixel_values.shape[4]
         if 0 in pixel_values.shape:
             raise ValueError(f"pixel_values has shape {tuple(pixel_values.shape)}: there is nothing in it to read.")
@@ -538,9 +554,9 @@ class STTForVideoClassification(STTPreTrainedModel):
 
     def __init__(self, config: STTConfig) -> None:
         super().__init__(config)
-        self.num_labels = config.num_labels
+        self.num_labels: int = config.num_labels or 0
         self.stt = STTModel(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = nn.Linear(config.hidden_size, self.num_labels)
         self.post_init()
 
     @can_return_tuple

@@ -1,0 +1,118 @@
+"""Arguments of training, with the paper's recipe as defaults."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from transformers import TrainingArguments
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
+from transformers.training_args import OptimizerNames
+
+
+@dataclass
+class STTTrainingArguments(TrainingArguments):
+    """transformers' `TrainingArguments` with the loss of STT, and the recipe that its authors' later code uses.
+
+    That recipe: SGD with momentum 0.9, learning rate 0.01 divided by ten every 40 epochs, weight decay 1e-4 on every
+    parameter, no warm-up, no clipping, batches of 32, 100 epochs, seed 42. It drops the incomplete last batch of an
+    epoch; here it counts like any other. 32 is the batch of one process: divide it by the number of processes and of
+    accumulation steps to keep to the recipe.
+
+    Args:
+        compact_weight: λ of the compact softmax cross entropy (our reading, and 0.1 is ours); 0 for plain one.
+        class_weighting: Weights of the classes in the loss, `"none"`, `"inverse_sqrt"` or `"inverse"` of their number
+            of clips, with mean 1 over the training set.
+        class_balanced_sampler: Draw every class equally often instead.
+        batch_norm: What the backbone's batch norms do in training. `"batch"`: normalise by the statistics of the clips
+            that a process has at hand, as usual; the result then depends on how a batch is cut. `"sync"`: by those of
+            all processes (GPUs only); accumulation steps still count by themselves. `"frozen"`: by the running
+            statistics, which stay as they are, while scales and shifts still learn; the result is exact however a
+            batch is cut. For pretrained backbones.
+        lr_decay_epochs: Multiply the learning rate by `lr_decay_factor` every so many epochs; 0 for never. Applies to
+            `lr_scheduler_type="constant"`, the default; other types are transformers' own.
+        lr_decay_factor: See `lr_decay_epochs`.
+
+    All else as in `TrainingArguments`. `label_smoothing_factor` smooths the cross entropy's part of the loss.
+
+    Raises:
+        ValueError: For options out of range or at odds with each other, and for those of `TrainingArguments` that
+            would make the loss or the scores wrong.
+    """
+
+    compact_weight: float = field(
+        default=0.1, metadata={"help": "Weight of the compact loss's distance terms; 0 is plain cross entropy."}
+    )
+    class_weighting: Literal["none", "inverse_sqrt", "inverse"] = field(
+        default="none", metadata={"help": "Weigh classes in the loss by their number of clips."}
+    )
+    class_balanced_sampler: bool = field(
+        default=False, metadata={"help": "Draw clips of every class equally often in training."}
+    )
+    batch_norm: Literal["batch", "sync", "frozen"] = field(
+        default="batch",
+        metadata={"help": "Batch norms use their process's statistics, those of all processes, or the running ones."},
+    )
+    lr_decay_epochs: int = field(
+        default=40, metadata={"help": "Decay a constant learning rate every so many epochs; 0 for never."}
+    )
+    lr_decay_factor: float = field(default=0.1, metadata={"help": "What the learning rate is multiplied by then."})
+
+    per_device_train_batch_size: int = 32
+    per_device_eval_batch_size: int = 32
+    num_train_epochs: float = 100
+    optim: OptimizerNames | str = "sgd"
+    optim_args: str | None = "momentum=0.9"
+    learning_rate: float = 0.01
+    weight_decay: float = 1e-4
+    max_grad_norm: float = 0.0
+    lr_scheduler_type: SchedulerType | str = "constant"
+    seed: int = 42
+
+    logging_strategy: IntervalStrategy | str = "epoch"
+    eval_strategy: IntervalStrategy | str = "epoch"
+    save_strategy: SaveStrategy | str = "epoch"
+    save_total_limit: int | None = 2
+    # transformers would log the average so far in place of a loss that is not finite.
+    logging_nan_inf_filter: bool = False
+    # A clip's columns are not the model's arguments.
+    remove_unused_columns: bool = False
+
+    def __post_init__(self) -> None:
+        """Convert values as transformers does, and refuse those that cannot be meant."""
+        super().__post_init__()
+        self._check_ranges()
+        if self.class_balanced_sampler and self.class_weighting != "none":
+            raise ValueError(
+                f"class_balanced_sampler and class_weighting={self.class_weighting!r} would make up for the imbalance "
+                "twice: choose one."
+            )
+        if self.dataloader_drop_last:
+            raise ValueError(
+                "dataloader_drop_last=True would leave clips out of evaluation too. Leave it off: an incomplete last "
+                "batch counts by its clips."
+            )
+        if not self.average_tokens_across_devices:
+            raise ValueError(
+                "average_tokens_across_devices=False would weigh clips by the process that they fall to: leave it on."
+            )
+        if self.train_sampling_strategy != "random":
+            raise ValueError(
+                f"train_sampling_strategy={self.train_sampling_strategy!r} is not for clips: STTTrainer draws them by "
+                "its ClipSampler."
+            )
+
+    def _check_ranges(self) -> None:
+        if self.compact_weight < 0:
+            raise ValueError(f"compact_weight={self.compact_weight} must be at least 0.")
+        if not 0 <= self.label_smoothing_factor <= 1:
+            raise ValueError(f"label_smoothing_factor={self.label_smoothing_factor} must lie in [0, 1].")
+        if self.lr_decay_epochs < 0 or self.lr_decay_factor <= 0:
+            raise ValueError(
+                f"lr_decay_epochs={self.lr_decay_epochs} must be at least 0, and lr_decay_factor="
+                f"{self.lr_decay_factor} above 0."
+            )
+        for name, choices in {
+            "class_weighting": ("none", "inverse_sqrt", "inverse"),
+            "batch_norm": ("batch", "sync", "frozen"),
+        }.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}={getattr(self, name)!r} is unknown: choose one of {choices}.")

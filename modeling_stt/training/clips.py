@@ -1,0 +1,211 @@
+"""Clips for training and testing: rows of a data set to tensors."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import datasets
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from torchvision.transforms import v2
+
+from ..video_processing_stt import STTVideoProcessor
+
+IGNORED = -100  # the label that losses pass over
+
+
+class ClipDraw(NamedTuple):
+    """What a [`ClipSampler`] asks a [`ClipDataset`] for.
+
+    Args:
+        row: Index of the clip's row.
+        seed: Seeds everything random about this clip, this time.
+        counted: Whether the clip counts. One that does not only fills up a batch, and gets the ignored label.
+    """
+
+    row: int
+    seed: tuple[int, ...]
+    counted: bool = True
+
+
+@dataclass(frozen=True)
+class ClipAugment:
+    """One random-resized crop and one flip for all frames of a clip; the defaults are those of Former-DFER's code.
+
+    Args:
+        scale: Range of the crop's share of the frame's area.
+        ratio: Range of the crop's width / height.
+        flip_probability: Probability of a horizontal flip.
+
+    Raises:
+        ValueError: For ranges that no crop has.
+    """
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip_probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuse ranges that no crop has."""
+        if not 0 < self.scale[0] <= self.scale[1] <= 1 or not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError(f"scale={self.scale} must be a range within (0, 1], and ratio={self.ratio} one above 0.")
+
+    def __call__(self, frames: torch.Tensor, size: tuple[int, int], seed: int) -> torch.Tensor:
+        """Augment a clip.
+
+        Args:
+            frames: `(T, 3, H, W)` uint8.
+            size: Height and width of the result.
+            seed: Decides on crop and flip. The global random state stays as it is.
+
+        Returns:
+            `(T, 3, *size)` uint8.
+        """
+        crop = v2.RandomResizedCrop(size, scale=self.scale, ratio=self.ratio, antialias=True)
+        flip = v2.RandomHorizontalFlip(self.flip_probability)
+        # torch.manual_seed would reseed every GPU too, and with it the model's dropout.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            return flip(crop(frames))
+
+
+class ClipDataset(Dataset):
+    """Clips as the model reads them.
+
+    An item is `{"pixel_values": (T, 3, H, W) float32, "labels": int}`, asked for by a row's index or, in training, by
+    the [`ClipDraw`] of a [`ClipSampler`]. All randomness comes from the seed in the draw: it depends neither on the
+    number of loader workers and processes nor on what was drawn before. A plain index always gives the same
+    augmentation.
+
+    Args:
+        rows: A `datasets.Dataset` or a list of mappings with the columns `clip_id`, `label` (class index or name) and
+            either `frames` (image files in time order) or `video` (path, or `{"path", "bytes"}`).
+        processor: Samples, resizes and rescales.
+        augment: For training: frames are drawn at random within their segments, then crop and flip take the place of
+            the processor's resizing. None, for testing: the segments' centres, resized.
+        seed: Of draws that come by plain index, and of `shuffle_time`.
+        labels: Class names in the model's order; the rows' labels are brought into it by name. None keeps the rows'
+            own.
+        votes: Make an item's `labels` the distribution `(K,)` float32 of the annotators' votes, in column `votes`: K
+            numbers in the order of the rows' class names.
+        shuffle_time: Put the sampled frames of every clip in a random order, to test what a model makes of time.
+
+    Raises:
+        ValueError: For rows without these columns, or a label that is no class; the clip is named.
+    """
+
+    def __init__(
+        self,
+        rows: datasets.Dataset | Sequence[Mapping[str, Any]],
+        processor: STTVideoProcessor,
+        *,
+        augment: ClipAugment | None = None,
+        seed: int = 0,
+        labels: Sequence[str] | None = None,
+        votes: bool = False,
+        shuffle_time: bool = False,
+    ) -> None:
+        self.rows = rows
+        self.processor = processor
+        self.augment = augment
+        self.seed = seed
+        self.votes = votes
+        self.shuffle_time = shuffle_time
+        row_names = _row_class_names(rows)
+        self.class_names = list(labels) if labels is not None else row_names
+        self.row_class_names = row_names or self.class_names
+        self.label_ids = self._label_ids()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, draw: ClipDraw | int) -> dict[str, Any]:
+        """One clip.
+
+        Raises:
+            FileNotFoundError: For a missing file or folder.
+            ValueError: For a clip that cannot be read. Both name clip and file.
+        """
+        if not isinstance(draw, ClipDraw):
+            number = range(len(self))[draw]
+            draw = ClipDraw(number, (self.seed, 0, 1 + number))
+        row = self.rows[draw.row]
+        try:
+            pixel_values = self._pixel_values(row, np.random.default_rng(draw.seed))
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"Clip {row['clip_id']}: {error}") from error
+        except (OSError, ValueError) as error:
+            raise ValueError(f"Clip {row['clip_id']}: {error}") from error
+        return {"pixel_values": pixel_values, "labels": self._item_label(draw, row)}
+
+    def _pixel_values(self, row: Mapping[str, Any], rng: np.random.Generator) -> torch.Tensor:
+        crop_seed = int(rng.integers(2**63))
+        frames = self.processor.read_clip(_source(row), rng if self.augment else None)
+        if self.shuffle_time:
+            frames = frames[torch.from_numpy(rng.permutation(len(frames)))]
+        if self.augment:
+            size = self.processor.crop_size if self.processor.do_center_crop else self.processor.size
+            frames = self.augment(frames, (size["height"], size["width"]), crop_seed)
+        resize = {"do_resize": False, "do_center_crop": False} if self.augment else {}
+        return self.processor([frames], do_sample_frames=False, return_tensors="pt", **resize)["pixel_values"][0]
+
+    def _item_label(self, draw: ClipDraw, row: Mapping[str, Any]) -> int | torch.Tensor:
+        if not self.votes:
+            return int(self.label_ids[draw.row]) if draw.counted else IGNORED
+        names = self.row_class_names or []
+        if len(row["votes"]) != len(names) or min(row["votes"]) < 0 or not any(row["votes"]):
+            raise ValueError(
+                f"Clip {row['clip_id']} has votes {row['votes']}: expected one number, not negative, for each class "
+                f"of {names}, and at least one vote."
+            )
+        votes = dict(zip(names, row["votes"], strict=True))
+        counts = torch.tensor([votes[name] for name in self.class_names or []], dtype=torch.float32)
+        return counts / counts.sum() if draw.counted else torch.full_like(counts, IGNORED)
+
+    def _label_ids(self) -> np.ndarray:
+        """`(N,)` int64: every row's class in the order of `class_names`."""
+        if len(self.rows) == 0:
+            raise ValueError("There is no clip in these rows.")
+        wanted = ("clip_id", "label") + (("votes",) if self.votes else ())
+        missing = [column for column in wanted if column not in self.rows[0]]
+        if missing or not {"frames", "video"} & set(self.rows[0]):
+            raise ValueError(
+                f"Rows have the columns {sorted(self.rows[0])}; expected {', '.join(wanted)} and frames or video."
+            )
+        columns = [_column(self.rows, "clip_id"), _column(self.rows, "label")]
+        return np.array([self._label_id(*values) for values in zip(*columns, strict=True)], dtype=np.int64)
+
+    def _label_id(self, clip_id: str, label: int | str) -> int:
+        known, wanted = self.row_class_names, self.class_names
+        if isinstance(label, str):
+            name = label
+        elif known is None and label >= 0:
+            return int(label)
+        elif known is not None and 0 <= label < len(known):
+            name = known[label]
+        else:
+            raise ValueError(f"Clip {clip_id} has label {label}, which is none of the classes {known}.")
+        if wanted is None or name not in wanted:
+            raise ValueError(
+                f"Clip {clip_id} has the class {name!r}, which is not among {wanted}. Give them as `labels`."
+            )
+        return wanted.index(name)
+
+
+def _column(rows: datasets.Dataset | Sequence[Mapping[str, Any]], name: str) -> list[Any]:
+    return list(rows[name]) if isinstance(rows, datasets.Dataset) else [row[name] for row in rows]
+
+
+def _row_class_names(rows: datasets.Dataset | Sequence[Mapping[str, Any]]) -> list[str] | None:
+    """The names that the rows' integer labels stand for, if the data set knows them."""
+    feature = rows.features.get("label") if isinstance(rows, datasets.Dataset) else None
+    return list(feature.names) if isinstance(feature, datasets.ClassLabel) else None
+
+
+def _source(row: Mapping[str, Any]) -> Any:
+    """What `STTVideoProcessor.read_clip` reads: the clip's frame files, or its video's path or bytes."""
+    if row.get("frames") is not None:
+        return list(row["frames"])
+    video = row["video"]
+    return (video.get("bytes") or video["path"]) if isinstance(video, Mapping) else video

@@ -1,0 +1,248 @@
+"""One fold, honestly: validation is cut from the training fold, the test fold is read once, by the model so chosen."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from transformers.trainer_utils import IntervalStrategy, PredictionOutput, get_last_checkpoint
+
+from ..modeling_stt import STTForVideoClassification
+from ..video_processing_stt import STTVideoProcessor
+from .arguments import STTTrainingArguments
+from .clips import ClipAugment, ClipDataset
+from .metrics import score
+from .results import describe_environment, write_results
+from .trainer import STTTrainer
+
+RESULTS_FILE = "results.json"
+
+# The arguments that decide what a run comes to.
+RECIPE_FIELDS = (
+    "compact_weight",
+    "class_weighting",
+    "class_balanced_sampler",
+    "label_smoothing_factor",
+    "batch_norm",
+    "num_train_epochs",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "optim",
+    "optim_args",
+    "learning_rate",
+    "lr_scheduler_type",
+    "lr_decay_epochs",
+    "lr_decay_factor",
+    "warmup_steps",
+    "weight_decay",
+    "max_grad_norm",
+    "bf16",
+    "fp16",
+    "seed",
+    "data_seed",
+)
+
+# How the epoch is chosen whose model is scored on the test fold, as every output says it.
+SELECTIONS = {
+    "validation": "best epoch on a validation set cut from the training fold",
+    "last": "last epoch, on the whole training fold",
+    "test": "best epoch on the test fold itself, as most papers do: optimistic, for comparison with them only",
+}
+
+
+def split_validation(clip_ids: Sequence[str], labels: Sequence[int], fraction: float) -> tuple[list[int], list[int]]:
+    """Cut a validation set from a training fold: of each class, the last contiguous block of clips by id.
+
+    Neighbouring ids are mostly cut from the same film (DFEW's own folds are blocks too), so a random cut would show
+    the model its validation faces in training.
+
+    Args:
+        clip_ids: Ids of the fold's clips, ordered here by the numbers in them.
+        labels: Their classes.
+        fraction: Share of each class to cut, in (0, 1); at least one clip of each class that has two.
+
+    Returns:
+        Indices of the clips that stay and of those cut, each in the order given.
+
+    Raises:
+        ValueError: For a fraction out of range, or when no class has two clips.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"validation_fraction={fraction} must lie between 0 and 1.")
+    by_class: dict[int, list[int]] = {}
+    for i in sorted(range(len(clip_ids)), key=lambda i: _natural_order(clip_ids[i])):
+        by_class.setdefault(labels[i], []).append(i)
+    held_out: set[int] = set()
+    for members in by_class.values():
+        count = min(max(1, round(fraction * len(members))), len(members) - 1)
+        held_out.update(members[len(members) - count :])
+    if not held_out:
+        raise ValueError(f"{len(clip_ids)} clips, no two of one class: too few to cut a validation set from.")
+    return [i for i in range(len(clip_ids)) if i not in held_out], sorted(held_out)
+
+
+def _natural_order(clip_id: str) -> list[tuple[int, str]]:
+    """A sort key that puts 2 before 10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", clip_id)]
+
+
+@dataclass(frozen=True)
+class FoldRun:
+    """A finished fold.
+
+    Args:
+        trainer: Holds the selected model.
+        results: What was written to results.json.
+    """
+
+    trainer: STTTrainer
+    results: dict[str, Any]
+
+
+def run_fold(
+    model: STTForVideoClassification,
+    processor: STTVideoProcessor,
+    train_rows: Dataset,
+    test_rows: Dataset,
+    args: STTTrainingArguments,
+    *,
+    augment: ClipAugment | None = None,
+    selection: str = "validation",
+    select_by: str = "war",
+    validation_fraction: float = 0.1,
+    about: dict[str, Any] | None = None,
+) -> FoldRun:
+    """Train on one fold, select an epoch, score it on the test fold, and write the model and `results.json`.
+
+    Args:
+        model: The model to train.
+        processor: Makes its clips.
+        train_rows: The training fold, with the columns `clip_id`, `label`, and `frames` or `video`.
+        test_rows: The test fold, likewise.
+        args: Recipe and output folder. `resume_from_checkpoint="last"` goes on where an interrupted run stopped.
+        augment: Augmentation of training clips; None for the recipe's.
+        selection: How the epoch is chosen, a key of `SELECTIONS`.
+        select_by: The score that the best epoch has the highest of, `"war"` or `"uar"`; the first of equals.
+        validation_fraction: Share of each class of the training fold cut for validation, see `split_validation`.
+        about: Facts that go into results.json as they are, such as the data set's name and fold.
+
+    Returns:
+        The trainer with the selected model, and the results.
+
+    Raises:
+        FileExistsError: For an output folder with a finished run, or with an interrupted one that is not resumed.
+        ValueError: For an unknown selection or score, or classes that are not the model's.
+    """
+    if selection not in SELECTIONS or select_by not in ("war", "uar"):
+        raise ValueError(
+            f"selection={selection!r}, select_by={select_by!r}: choose of {tuple(SELECTIONS)} and ('war', 'uar')."
+        )
+    checkpoint = _checkpoint_to_resume(args)
+    folds = _cut_folds(train_rows, test_rows, selection, validation_fraction)
+    args.load_best_model_at_end = selection != "last"
+    args.metric_for_best_model, args.greater_is_better = select_by, True
+    if selection == "last":
+        args.eval_strategy = IntervalStrategy.NO
+    classes = [model.config.id2label[i] for i in range(model.num_labels)]
+    trainer = STTTrainer(
+        model=model,
+        args=args,
+        train_dataset=ClipDataset(
+            folds["train"], processor, augment=augment or ClipAugment(), seed=args.seed, labels=classes
+        ),
+        eval_dataset=None if selection == "last" else ClipDataset(folds[selection], processor, labels=classes),
+    )
+    train_seconds = trainer.train(resume_from_checkpoint=checkpoint).metrics["train_runtime"]
+    prediction = trainer.predict(ClipDataset(test_rows, processor, labels=classes), metric_key_prefix="test")
+    results = {
+        "format": 1,
+        **(about or {}),
+        "classes": classes,
+        "clips": {name: _count_classes(rows, classes) for name, rows in folds.items()},
+        "protocol": {
+            "selection": selection,
+            "selection_means": SELECTIONS[selection],
+            "select_by": None if selection == "last" else select_by,
+            "validation_fraction": validation_fraction if selection == "validation" else None,
+        },
+        "test": test_scores(prediction, classes),
+        **_selected_and_last_epoch(trainer),
+        "recipe": _recipe(args, augment or ClipAugment()),
+        "model": model.config.to_diff_dict() | {"num_parameters": model.num_parameters()},
+        "train_seconds": round(train_seconds, 1),
+        "environment": describe_environment(),
+        # Less the summary at the end, which tells only of what this process ran, after an interruption of a part.
+        "history": [_without_speed(entry) for entry in trainer.state.log_history if "train_runtime" not in entry],
+    }
+    trainer.save_model(args.output_dir)
+    if trainer.is_world_process_zero():
+        write_results(Path(args.output_dir) / RESULTS_FILE, results)
+    return FoldRun(trainer, results)
+
+
+def test_scores(prediction: PredictionOutput, classes: Sequence[str]) -> dict[str, Any]:
+    """The scores of `Trainer.predict` on a test fold as results.json holds them: `Scores`, loss and both distances."""
+    logits = prediction.predictions[0]
+    scores = score(prediction.label_ids, logits.argmax(axis=-1), classes).to_dict()
+    metrics = prediction.metrics or {}
+    return scores | {name: metrics.get(f"test_{name}") for name in ("loss", "intra_distance", "inter_distance")}
+
+
+def _cut_folds(train_rows: Dataset, test_rows: Dataset, selection: str, fraction: float) -> dict[str, Dataset]:
+    if selection != "validation":
+        return {"train": train_rows, "test": test_rows}
+    kept, cut = split_validation(train_rows["clip_id"], train_rows["label"], fraction)
+    return {"train": train_rows.select(kept), "validation": train_rows.select(cut), "test": test_rows}
+
+
+def _checkpoint_to_resume(args: STTTrainingArguments) -> str | None:
+    """The checkpoint to go on from; refuses to write over an earlier run."""
+    output_dir = Path(args.output_dir)
+    if (output_dir / RESULTS_FILE).is_file():
+        raise FileExistsError(f"{output_dir} holds a finished run ({RESULTS_FILE}): choose another output_dir.")
+    last = get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None
+    if args.resume_from_checkpoint is None and last is not None:
+        raise FileExistsError(
+            f"{output_dir} holds an interrupted run ({Path(last).name}): go on with it by resume_from_checkpoint="
+            '"last", or choose another output_dir.'
+        )
+    # "last" without a checkpoint starts anew: a run may be interrupted before its first.
+    return last if args.resume_from_checkpoint == "last" else args.resume_from_checkpoint
+
+
+def _count_classes(rows: Dataset, classes: Sequence[str]) -> dict[str, int]:
+    names = rows.features["label"].names
+    counts = np.bincount(rows["label"], minlength=len(names))
+    return {name: int(counts[names.index(name)]) for name in classes if name in names}
+
+
+def _selected_and_last_epoch(trainer: STTTrainer) -> dict[str, Any]:
+    """Epoch and scores of the model that was selected and of the last one, from the evaluations after each epoch."""
+    state = trainer.state
+    evaluations = [entry for entry in state.log_history if "eval_war" in entry]
+    if not evaluations:
+        last = {"epoch": state.epoch, "step": state.global_step, "evaluation": None}
+        return {"selected": last, "last": last}
+
+    def told(entry: dict[str, Any]) -> dict[str, Any]:
+        entry = _without_speed(entry)
+        scores = {key.removeprefix("eval_"): value for key, value in entry.items() if key.startswith("eval_")}
+        return {"epoch": entry["epoch"], "step": entry["step"], "evaluation": scores}
+
+    selected = next(entry for entry in evaluations if entry["step"] == state.best_global_step)
+    return {"selected": told(selected), "last": told(evaluations[-1])}
+
+
+def _without_speed(entry: dict[str, Any]) -> dict[str, Any]:
+    """A log entry less its timings, which differ from run to run."""
+    return {key: value for key, value in entry.items() if not key.endswith(("_runtime", "_per_second"))}
+
+
+def _recipe(args: STTTrainingArguments, augment: ClipAugment) -> dict[str, Any]:
+    """The settings that decide a run's outcome, as plain values."""
+    recipe = {name: getattr(args, name) for name in RECIPE_FIELDS}
+    recipe = {name: getattr(value, "value", value) for name, value in recipe.items()}  # enumerations to their text
+    return recipe | {"num_processes": args.world_size, "augment": asdict(augment)}

@@ -1,0 +1,196 @@
+"""The Trainer of STT: transformers' own, with the compact loss, exact however a batch is cut."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.data import DataLoader, Dataset
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput
+
+from ..modeling_stt import STTForVideoClassification, STTVideoClassifierOutput
+from .arguments import STTTrainingArguments
+from .clips import ClipDataset
+from .losses import class_weights, compact_softmax_cross_entropy
+from .metrics import compute_metrics
+from .sampler import ClipSampler
+
+
+class STTTrainer(Trainer):
+    """Trains [`STTForVideoClassification`] on a [`ClipDataset`] with the compact softmax cross entropy.
+
+    One optimizer step takes the mean loss of all clips of the global batch, whatever its cutting into processes and
+    accumulation steps, and fill-ups of the last batch don't count. (What a clip's features are can still depend on the
+    cutting: see `STTTrainingArguments.batch_norm`.) Evaluation counts every clip once, and logs `loss` (that of
+    training, over the evaluated clips), `war`, `uar`, `recall_<class>`, `intra_distance` and `inter_distance`.
+
+    Args:
+        model: The model; its `id2label` names the classes.
+        args: The arguments.
+        train_dataset: Clips with augmentation, drawn by a [`ClipSampler`].
+        eval_dataset: Clips without, or several such data sets by name.
+        kwargs: All else as in transformers' `Trainer`. `compute_metrics` and `processing_class` have defaults: the
+            scores above, and the training clips' processor, which is saved with every checkpoint.
+
+    Raises:
+        TypeError: For a `train_dataset` that is no [`ClipDataset`].
+        ValueError: For clips whose classes are not those of the model, in its order; for several GPUs in one process;
+            and for `batch_norm="sync"` over processes on CPUs.
+    """
+
+    args: STTTrainingArguments
+
+    def __init__(
+        self,
+        model: STTForVideoClassification,
+        args: STTTrainingArguments,
+        train_dataset: ClipDataset | None = None,
+        eval_dataset: Dataset | dict[str, Dataset] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        id2label = model.config.id2label or {}
+        class_names = [name for _, name in sorted(id2label.items(), key=lambda item: int(item[0]))]
+        if train_dataset is not None:
+            if not isinstance(train_dataset, ClipDataset):
+                raise TypeError(f"train_dataset is a {type(train_dataset).__name__}; expected a ClipDataset.")
+            kwargs.setdefault("processing_class", train_dataset.processor)
+        named = eval_dataset if isinstance(eval_dataset, dict) else {"eval_dataset": eval_dataset}
+        for name, dataset in {"train_dataset": train_dataset, **named}.items():
+            _check_class_names(name, dataset, class_names)
+        kwargs.setdefault("compute_metrics", compute_metrics(class_names))
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            compute_loss_func=self._batch_loss,
+            **kwargs,
+        )
+        self.class_weight = None
+        if train_dataset is not None:
+            self.class_weight = class_weights(train_dataset.label_ids, len(class_names), args.class_weighting)
+        self._prepare_devices()
+
+    def _prepare_devices(self) -> None:
+        if self.args.n_gpu > 1:
+            raise ValueError(
+                f"{self.args.n_gpu} GPUs in one process would weigh the loss wrongly. Start one process for each with "
+                "`accelerate launch` or `torchrun`, or show this one a single GPU with CUDA_VISIBLE_DEVICES=0."
+            )
+        if self.args.batch_norm == "sync" and self.args.world_size > 1:
+            if self.args.device.type == "cpu":
+                raise ValueError('batch_norm="sync" works on GPUs only: use "frozen" or "batch" on CPUs.')
+            nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
+
+    def _batch_loss(
+        self,
+        outputs: STTVideoClassifierOutput,
+        labels: torch.Tensor,
+        num_items_in_batch: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The loss of this part of the global batch; transformers adds up the parts and has counted their labels."""
+        if num_items_in_batch is not None and labels.ndim == 2:
+            # It has counted K numbers for every clip with soft labels.
+            num_items_in_batch = num_items_in_batch / labels.shape[1]
+        assert outputs.logits is not None and outputs.pooler_output is not None
+        return self._loss(outputs.logits, outputs.pooler_output, labels, num_items_in_batch)
+
+    def _loss(
+        self,
+        logits: torch.Tensor,
+        features: torch.Tensor,
+        labels: torch.Tensor,
+        num_items: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        return compact_softmax_cross_entropy(
+            logits,
+            features,
+            self.accelerator.unwrap_model(self.model).classifier.weight.to(logits.device),
+            labels,
+            compact_weight=self.args.compact_weight,
+            label_smoothing=self.args.label_smoothing_factor,
+            class_weight=self.class_weight,
+            num_items=num_items,
+        )
+
+    def compute_loss(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers, which has just put the whole model into training mode; frozen batch norms leave it."""
+        if self.args.batch_norm == "frozen":
+            for module in model.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return super().compute_loss(model, *args, **kwargs)
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """As in transformers, but the loss is the mean over clips; its own is a mean over batches, some filled up."""
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        if output.metrics is not None and output.predictions is not None and output.label_ids is not None:
+            arrays = [*output.predictions[:2], output.label_ids]  # logits, features, labels
+            with torch.no_grad():
+                loss = self._loss(*(torch.from_numpy(np.asarray(array)) for array in arrays))
+            output.metrics[f"{metric_key_prefix}_loss"] = loss.item()
+        return output
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> ClipSampler:
+        clips = self.train_dataset if train_dataset is None else train_dataset
+        assert isinstance(clips, ClipDataset)
+        args = self.args
+        sampler = ClipSampler(
+            clips.label_ids,
+            seed=args.seed if args.data_seed is None else args.data_seed,
+            class_balanced=args.class_balanced_sampler,
+            multiple_of=self._train_batch_size * args.world_size if args.world_size > 1 else 1,
+        )
+        self.callback_handler.pop_callback(_SamplerEpoch)
+        self.add_callback(_SamplerEpoch(sampler))
+        return sampler
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """All parameters: the recipe's SGD decays biases and norms too, which transformers would leave out."""
+        return [name for name, _ in model.named_parameters()]
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """As in transformers, but a constant rate decays in steps of epochs (`lr_decay_epochs`)."""
+        args = self.args
+        if self.lr_scheduler is None and args.lr_scheduler_type == "constant" and args.lr_decay_epochs:
+            assert isinstance(self.train_dataset, ClipDataset) and self.optimizer is not None
+            batches = math.ceil(len(self.train_dataset) / (self._train_batch_size * args.world_size))
+            updates = math.ceil(batches / args.gradient_accumulation_steps)
+            self.lr_scheduler = torch.optim.lr_scheduler.StepLR(  # type: ignore[assignment]
+                optimizer or self.optimizer, args.lr_decay_epochs * updates, gamma=args.lr_decay_factor
+            )
+            self._created_lr_scheduler = True
+        return super().create_scheduler(num_training_steps, optimizer)
+
+
+class _SamplerEpoch(TrainerCallback):
+    """Tells the sampler its epoch. transformers does so too, but not in several processes resumed within an epoch."""
+
+    def __init__(self, sampler: ClipSampler) -> None:
+        self.sampler = sampler
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.sampler.set_epoch(int(state.epoch or 0))
+
+
+def _check_class_names(name: str, dataset: Dataset | None, class_names: list[str]) -> None:
+    known = getattr(dataset, "class_names", None)
+    if known is not None and list(known) != class_names:
+        raise ValueError(
+            f"{name} has the classes {list(known)}, the model has {class_names}. Give ClipDataset(labels=…) the "
+            "model's, or make the model with those of the data."
+        )

@@ -1,0 +1,24 @@
+"""What all tests share."""
+
+import os
+
+# Before torch is imported. Tensors here are tiny: more threads only wait for each other, tenfold on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+
+# Marks of transformers' own tests, see test_transformers_mixins.py.
+TRANSFORMERS_MARKS = (
+    "accelerate_tests",
+    "flash_attn_test",
+    "flash_attn_3_test",
+    "flash_attn_4_test",
+    "is_training_test",
+    "slow",
+    "torch_compile_test",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for mark in TRANSFORMERS_MARKS:
+        config.addinivalue_line("markers", f"{mark}: a mark of transformers' own tests")

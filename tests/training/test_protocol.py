@@ -1,0 +1,154 @@
+"""One fold: validation is cut without leaks, the test fold is scored once, interrupted runs end as unbroken ones."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from tiny import NAMES, make_arguments, make_model, make_processor, make_rows
+from transformers import TrainerCallback
+
+from modeling_stt.training import STTTrainer, run_fold, split_validation
+from modeling_stt.training.protocol import RESULTS_FILE
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> datasets.Dataset:
+    features = datasets.Features(
+        {
+            "clip_id": datasets.Value("string"),
+            "label": datasets.ClassLabel(names=NAMES),
+            "num_frames": datasets.Value("int32"),
+            "frames": datasets.List(datasets.Value("string")),
+        }
+    )
+    clips = make_rows(tmp_path_factory.mktemp("clips"), num_clips=18)
+    return datasets.Dataset.from_list(clips, features=features)
+
+
+def _run(rows: datasets.Dataset, output_dir: Path, selection: str = "validation", **arguments: Any) -> dict[str, Any]:
+    arguments = {"eval_strategy": "epoch", "save_strategy": "epoch", "num_train_epochs": 3} | arguments
+    run = run_fold(
+        make_model(),
+        make_processor(),
+        rows.select(range(12)),
+        rows.select(range(12, 18)),
+        make_arguments(output_dir, **arguments),
+        selection=selection,
+        validation_fraction=0.25,
+        about={"dataset": "noise"},
+    )
+    return run.results
+
+
+def test_validation_is_the_last_block_of_ids_of_each_class() -> None:
+    ids = ["10", "9", "1", "2", "100", "3", "4", "20"]
+    kept, cut = split_validation(ids, [0, 0, 0, 0, 1, 1, 1, 1], fraction=0.5)
+    assert [ids[i] for i in cut] == ["10", "9", "100", "20"]
+    assert [ids[i] for i in kept] == ["1", "2", "3", "4"]
+
+
+def test_every_class_keeps_training_clips_and_gets_validation_clips() -> None:
+    labels = [0] * 20 + [1] * 2 + [2]
+    kept, cut = split_validation([str(i) for i in range(23)], labels, fraction=0.1)
+    assert sorted(labels[i] for i in cut) == [0, 0, 1], "a class of one clip stays in training"
+    assert sorted(kept + cut) == list(range(23))
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1])
+def test_fraction_out_of_range_is_refused(fraction: float) -> None:
+    with pytest.raises(ValueError, match="validation_fraction"):
+        split_validation(["1", "2"], [0, 0], fraction)
+
+
+def test_results_tell_protocol_scores_and_epochs(rows: datasets.Dataset, tmp_path: Path) -> None:
+    results = _run(rows, tmp_path / "run")
+    written = json.loads((tmp_path / "run" / RESULTS_FILE).read_text())
+    assert written == json.loads(json.dumps(results))
+    assert written["clips"] == {
+        "train": {"happy": 3, "sad": 3, "angry": 3},
+        "validation": {"happy": 1, "sad": 1, "angry": 1},
+        "test": {"happy": 2, "sad": 2, "angry": 2},
+    }
+    assert written["protocol"]["selection"] == "validation"
+    assert written["test"]["num_clips"] == 6
+    assert written["last"]["epoch"] == 3
+    best = max(entry["eval_war"] for entry in written["history"] if "eval_war" in entry)
+    assert written["selected"]["evaluation"]["war"] == best
+    assert written["dataset"] == "noise"
+    assert {"torch", "git_sha", "processor", "num_processes"} <= written["environment"].keys()
+    assert (tmp_path / "run" / "model.safetensors").is_file()
+    assert (tmp_path / "run" / "video_preprocessor_config.json").is_file()
+
+
+def test_test_fold_is_scored_once_by_the_selected_model(
+    rows: datasets.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored = []
+    predict = STTTrainer.predict
+    monkeypatch.setattr(STTTrainer, "predict", lambda self, *a, **k: scored.append(self) or predict(self, *a, **k))
+    evaluated = []
+    evaluate = STTTrainer.evaluate
+    monkeypatch.setattr(
+        STTTrainer,
+        "evaluate",
+        lambda self, *a, **k: evaluated.append(len(self.eval_dataset)) or evaluate(self, *a, **k),
+    )
+    _run(rows, tmp_path / "run")
+    assert len(scored) == 1
+    assert set(evaluated) == {3}, "every evaluation in training is of the three validation clips"
+
+
+def test_selection_test_uses_the_test_fold_and_says_so(rows: datasets.Dataset, tmp_path: Path) -> None:
+    results = _run(rows, tmp_path / "run", selection="test")
+    assert sum(results["clips"]["train"].values()) == 12
+    assert "optimistic" in results["protocol"]["selection_means"]
+    assert results["test"]["war"] == results["selected"]["evaluation"]["war"]
+
+
+def test_selection_last_trains_on_the_whole_fold(rows: datasets.Dataset, tmp_path: Path) -> None:
+    results = _run(rows, tmp_path / "run", selection="last")
+    assert "validation" not in results["clips"]
+    assert results["selected"]["epoch"] == results["last"]["epoch"] == 3
+    assert results["protocol"]["select_by"] is None
+
+
+class _Interrupt(TrainerCallback):
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.epoch >= 1:
+            raise KeyboardInterrupt
+
+
+def test_interrupted_run_resumes_to_the_same_results(
+    rows: datasets.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unbroken = _run(rows, tmp_path / "unbroken")
+    init = STTTrainer.__init__
+    with monkeypatch.context() as patch:
+        patch.setattr(STTTrainer, "__init__", lambda self, *a, **k: init(self, *a, callbacks=[_Interrupt()], **k))
+        with pytest.raises(KeyboardInterrupt):
+            _run(rows, tmp_path / "broken")
+    with pytest.raises(FileExistsError, match='resume_from_checkpoint="last"'):
+        _run(rows, tmp_path / "broken")
+    resumed = _run(rows, tmp_path / "broken", resume_from_checkpoint="last")
+    for part in ("test", "selected", "last", "history", "clips", "recipe"):
+        assert resumed[part] == unbroken[part], part
+
+
+def test_same_seed_same_numbers(rows: datasets.Dataset, tmp_path: Path) -> None:
+    first, second = (_run(rows, tmp_path / name) for name in ("first", "second"))
+    assert first["history"] == second["history"]
+    assert first["test"] == second["test"]
+
+
+def test_finished_run_is_not_written_over(rows: datasets.Dataset, tmp_path: Path) -> None:
+    (tmp_path / RESULTS_FILE).write_text("{}")
+    with pytest.raises(FileExistsError, match="finished run"):
+        _run(rows, tmp_path)
+    assert (tmp_path / RESULTS_FILE).read_text() == "{}"
+
+
+def test_unknown_selection_is_refused(rows: datasets.Dataset, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="selection='best'"):
+        _run(rows, tmp_path / "run", selection="best")
