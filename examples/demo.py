@@ -18,6 +18,7 @@ from train import train
 
 from dataset_scripts import load_dataset
 from dataset_scripts.synthetic_faces import ORDER_ONLY, write_synthetic_dfew
+from modeling_stt import STTVideoProcessor
 from modeling_stt.training import ClipDataset, FoldRun
 from modeling_stt.training.protocol import test_scores
 from modeling_stt.training.results import describe_environment, plot_confusion_matrix, write_results
@@ -45,7 +46,7 @@ def run_demo(output_dir: Path, num_clips: int, arguments: list[str]) -> dict[str
         print(f"\nTraining with the {name} loss (λ = {weight})")
         options = [f"--data_dir={data_dir}", f"--output_dir={output_dir / name}", f"--compact_weight={weight}"]
         run = train([f"--recipe={RECIPE}", *options, *arguments])
-        results[name] = run.results | {"test_shuffled": score_shuffled(run, data_dir)}
+        results[name] = run.results | {"test_shuffled": score_shuffled(run, output_dir / name, data_dir)}
     results["environment"] = describe_environment()
     write_results(output_dir / "results.json", results)
     scores = results["compact"]["test"]
@@ -54,10 +55,10 @@ def run_demo(output_dir: Path, num_clips: int, arguments: list[str]) -> dict[str
     return results
 
 
-def score_shuffled(run: FoldRun, data_dir: Path) -> dict[str, Any]:
+def score_shuffled(run: FoldRun, model_dir: Path, data_dir: Path) -> dict[str, Any]:
     """Score the test fold with the sampled frames of every clip in random order."""
     rows = load_dataset("dfew", f"fold_{run.results['fold']}", data_dir=data_dir, split="test")
-    clips = ClipDataset(rows, run.trainer.processing_class, shuffle_time=True)
+    clips = ClipDataset(rows, STTVideoProcessor.from_pretrained(model_dir), shuffle_time=True)
     prediction = run.trainer.predict(clips, metric_key_prefix="test")
     return test_scores(prediction, run.results["classes"])
 

@@ -80,7 +80,8 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[RunArguments, STTTraining
     from_recipe = [
         f"--{key}={json.dumps(value) if isinstance(value, dict) else value}" for key, value in options.items()
     ]
-    parser = HfArgumentParser((RunArguments, STTTrainingArguments), parents=[first], description=__doc__)
+    kinds: Any = (RunArguments, STTTrainingArguments)
+    parser = HfArgumentParser(kinds, parents=[first], description=__doc__)
     run, args, _ = parser.parse_args_into_dataclasses([*from_recipe, *rest])
     return run, args
 
@@ -123,7 +124,7 @@ def train(arguments: Sequence[str]) -> FoldRun:
         about={"dataset": run.dataset, "fold": run.fold, "data_dir": str(Path(run.data_dir).resolve())},
     )
     if finished.trainer.is_world_process_zero():
-        report(finished.results, Path(args.output_dir))
+        report(finished.results, Path(str(args.output_dir)))
     return finished
 
 

@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
+from transformers.activations import ACT2CLS
 from transformers.configuration_utils import PreTrainedConfig
 
 ATTENTION_ORDERS = ("space_time", "time_space", "joint", "space_only", "time_only")
@@ -102,6 +103,11 @@ class STTConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     @property
+    def class_names(self) -> list[str]:
+        """Names of the classes in the order of the logits."""
+        return [name for _, name in sorted((int(i), name) for i, name in (self.id2label or {}).items())]
+
+    @property
     def backbone_stride(self) -> int:
         """Pixels of a frame that one position of the feature map stands for, along either side."""
         return 2 ** (len(self.backbone_widths) + 1)
@@ -130,6 +136,8 @@ class STTConfig(PreTrainedConfig):
         self._validate_backbone()
         if self.attention_order not in ATTENTION_ORDERS:
             raise ValueError(f"attention_order={self.attention_order!r} is unknown: choose one of {ATTENTION_ORDERS}.")
+        if self.hidden_act not in ACT2CLS:
+            raise ValueError(f"hidden_act={self.hidden_act!r} is unknown: choose one of {sorted(ACT2CLS)}.")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size={self.hidden_size} is not a multiple of num_attention_heads="

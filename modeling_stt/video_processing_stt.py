@@ -6,24 +6,39 @@ Which frames of a clip are looked at is decided in one place, `sample_frame_indi
 import io
 import os
 import re
+import urllib.request
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
+from http.client import HTTPException
+from itertools import pairwise
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import av
 import numpy as np
 import torch
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2 import functional as tvF
-from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
+from transformers.image_utils import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    ChannelDimension,
+    PILImageResampling,
+    is_pil_image,
+)
 from transformers.processing_utils import VideosKwargs
 from transformers.utils import TensorType
 from transformers.video_processing_utils import BaseVideoProcessor, BatchFeature
-from transformers.video_utils import VideoMetadata, make_batched_metadata, make_batched_videos
+from transformers.video_utils import VideoMetadata, make_batched_metadata
 
-# What torchvision decodes.
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+# What frames on disk are known by. torchvision reads the first four; the others are here to be refused by name, lest a
+# list of them be taken for a batch of videos.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 VideoFile = str | os.PathLike | bytes | BinaryIO
 ChooseFrames = Callable[[VideoMetadata], np.ndarray]
@@ -42,8 +57,8 @@ def sample_frame_indices(
     origin of the rule, rounds their length down in training and never sees a clip's last frames.
 
     A clip of fewer than `num_frames` frames repeats its frames evenly, in time order (ours: the origin repeats the
-    first frame only, which is no longer a clip). Where `frames_per_segment` does not divide `num_frames`, segments have
-    one frame.
+    first frame only, which is no longer a clip). Where `frames_per_segment` does not divide `num_frames`, segments
+    have one frame.
 
     Args:
         num_available: Frames in the clip, at least 1.
@@ -62,18 +77,19 @@ def sample_frame_indices(
     if num_frames < 1 or frames_per_segment < 1:
         raise ValueError(f"num_frames={num_frames} and frames_per_segment={frames_per_segment} must be at least 1.")
     if num_available < num_frames:
-        phase = 0.5 if rng is None else rng.random()
-        return ((np.arange(num_frames) + phase) * num_available / num_frames).astype(np.int64)
+        phase = num_available // 2 if rng is None else rng.integers(num_available)
+        return (np.arange(num_frames) * num_available + phase) // num_frames
     if num_frames % frames_per_segment:
         frames_per_segment = 1
     num_segments = num_frames // frames_per_segment
     num_starts = num_available - frames_per_segment + 1
     if rng is None:
-        starts = ((np.arange(num_segments) + 0.5) * num_starts / num_segments).astype(np.int64)
+        starts = (2 * np.arange(num_segments) + 1) * num_starts // (2 * num_segments)
     else:
         bounds = np.arange(num_segments + 1) * num_starts // num_segments
         starts = rng.integers(bounds[:-1], bounds[1:])
-    return (starts[:, None] + np.arange(frames_per_segment)).reshape(-1)
+    # Three or more consecutive frames may reach beyond the next segment's first.
+    return np.sort((starts[:, None] + np.arange(frames_per_segment)).reshape(-1))
 
 
 def list_frame_files(folder: str | os.PathLike) -> list[Path]:
@@ -122,31 +138,33 @@ def read_frame_files(files: Sequence[str | os.PathLike]) -> torch.Tensor:
     return _stack_frames([frames[os.fspath(file)] for file in files])
 
 
-def read_video_frames(file: VideoFile, choose: ChooseFrames) -> tuple[torch.Tensor, VideoMetadata]:
+def read_video_frames(file: VideoFile, choose: ChooseFrames | None = None) -> tuple[torch.Tensor, VideoMetadata]:
     """Decode the chosen frames of a video file, and little else.
 
     The file is first scanned without decoding, for the times of its frames: containers often don't know how many they
-    hold. Then decoding starts at the last keyframe before each chosen frame and stops at the last one. Where a
-    container gives no usable times, all frames are decoded instead, with the same result. Rotation metadata is applied.
+    hold. Then only the stretches from the last keyframe before a chosen frame to that frame are decoded. Where the
+    decoder shows that the scan was misled, all frames are decoded instead, so the result is always the same as that of
+    decoding everything first. Frames are turned and mirrored as the file's display matrix says.
 
     Args:
-        file: Path, bytes or a seekable binary file of anything that FFmpeg reads (mp4, avi, mkv, webm, mov, …).
-        choose: Gets the metadata, `total_num_frames` counted, and returns the indices of the frames to decode.
+        file: Path, http(s) address, bytes or a seekable binary file of anything that FFmpeg reads (mp4, avi, mkv,
+            webm, mov, …). Cover pictures don't count as video; of several videos the first is read.
+        choose: Gets the metadata, `total_num_frames` counted, and returns the indices of the frames to decode; None
+            for all. It is asked a second time where the count had to be corrected.
 
     Returns:
         Frames `(T, 3, H, W)` uint8 RGB, in the order of the indices, and the metadata with `frames_indices` set.
 
     Raises:
         FileNotFoundError: For a missing file.
-        ValueError: For a file that is no video, has no video stream or no frame, or is damaged; it is named.
+        ValueError: For a file that is no video, has no video stream or no frame, or is damaged or cut short, and for
+            an address that cannot be fetched; it is named.
     """
-    name = os.fspath(file) if isinstance(file, str | os.PathLike) else "the video given as bytes"
-    source: Any = io.BytesIO(file) if isinstance(file, bytes) else file
+    name = (
+        os.fspath(file) if isinstance(file, str | os.PathLike) else getattr(file, "name", "the video given as bytes")
+    )
     try:
-        with av.open(os.fspath(source) if isinstance(source, os.PathLike) else source) as container:
-            return _VideoReader(container, str(name)).read(choose)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"There is no video file {name}.") from error
+        return _VideoReader(_open_source(file), str(name)).read(choose)
     except av.error.FFmpegError as error:
         raise ValueError(
             f"{name} cannot be read as a video ({error.strerror}). If it plays elsewhere, re-encode it; if not, it is "
@@ -154,103 +172,247 @@ def read_video_frames(file: VideoFile, choose: ChooseFrames) -> tuple[torch.Tens
         ) from error
 
 
+def _open_source(file: VideoFile) -> str | BinaryIO:
+    """What PyAV is to open: a file's address, or a binary file."""
+    if isinstance(file, bytes):
+        return io.BytesIO(file)
+    if not isinstance(file, str | os.PathLike):
+        return file
+    path = os.fspath(file)
+    if path.startswith(("http://", "https://")):
+        try:
+            with urllib.request.urlopen(path, timeout=30) as response:
+                return io.BytesIO(response.read())
+        except (OSError, HTTPException) as error:
+            raise ValueError(f"{path} cannot be fetched ({error}): download it yourself and give its path.") from error
+    if not Path(path).exists():
+        raise FileNotFoundError(f"There is no video file or folder of frames {path}.")
+    return f"file:{path}"  # keeps FFmpeg from reading "take:1.mp4" as an address
+
+
+class _Scan(NamedTuple):
+    """What the packets of a video stream tell without decoding.
+
+    Attributes:
+        num_frames: Packets that hold a frame to be shown.
+        times: Presentation times of these frames, ascending, in the stream's time base; empty if any is unknown.
+        entries: Where decoding can start, ascending: for each keyframe, the index of the first frame to be had from
+            there on and the position of the keyframe's packet. Empty where frames can't be found by their times.
+        fps: Frames a second, measured where the times are known.
+    """
+
+    num_frames: int
+    times: list[int]
+    entries: list[tuple[int, int]]
+    fps: float | None
+
+
 class _VideoReader:
-    """One open video stream."""
+    """The video stream of one file, which is opened anew for every pass: seek() may miss the beginning (MPEG-TS)."""
 
-    def __init__(self, container: av.container.InputContainer, name: str) -> None:
-        if not container.streams.video:
-            kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "no stream at all"
-            raise ValueError(f"{name} has no video stream (found: {kinds}).")
-        self.container = container
+    def __init__(self, source: str | BinaryIO, name: str) -> None:
+        self.source = source
         self.name = name
-        self.stream = container.streams.video[0]
-        self.stream.thread_type = "AUTO"
 
-    def read(self, choose: ChooseFrames) -> tuple[torch.Tensor, VideoMetadata]:
-        times, keyframes = self._scan()
-        frames: dict[int, torch.Tensor] = {}
-        if times is not None:
-            metadata, indices = self._choose(choose, len(times))
-            frames = self._decode_at(times, keyframes, sorted(set(indices.tolist())))
-        if times is None or len(frames) < len(set(indices.tolist())):
-            # Times are missing, or those of the packets are not those of the frames: count frames by decoding them.
-            metadata, indices = self._choose(choose, sum(1 for _ in self._decode_from_start()))
-            wanted = set(indices.tolist())
-            frames = {i: _to_tensor(frame) for i, frame in enumerate(self._decode_from_start()) if i in wanted}
-        return _stack_frames([frames[i] for i in indices.tolist()]), metadata
+    def read(self, choose: ChooseFrames | None) -> tuple[torch.Tensor, VideoMetadata]:
+        """See `read_video_frames`."""
+        scan = self._scan()
+        metadata, indices = self._choose(choose, scan.num_frames, scan.fps)
+        frames = None
+        with suppress(av.error.InvalidDataError):  # whether it is damage shows when all is decoded
+            frames = self._decode_from_keyframes(scan, set(indices)) if scan.entries else None
+        if frames is None:
+            frames, num_frames = self._decode_all(set(indices))
+            if num_frames != scan.num_frames:
+                metadata, indices = self._choose(choose, num_frames, scan.fps)
+                frames, _ = self._decode_all(set(indices))
+        clip = _stack_frames([torch.from_numpy(frames[index]).permute(2, 0, 1) for index in indices])
+        metadata.height, metadata.width = clip.shape[-2:]
+        return clip, metadata
 
-    def _choose(self, choose: ChooseFrames, num_available: int) -> tuple[VideoMetadata, np.ndarray]:
-        if num_available == 0:
-            raise ValueError(f"{self.name} holds no frame that can be decoded.")
-        if self.stream.frames > num_available:
-            raise ValueError(
-                f"{self.name} is cut short: its header promises {self.stream.frames} frames, {num_available} are there. "
-                "Copy it again from its source, or re-encode what is left of it."
+    @contextmanager
+    def _open(self) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+        if not isinstance(self.source, str):
+            self.source.seek(0)
+        # A title in another encoding than UTF-8 is no reason to refuse a video.
+        with av.open(self.source, mode="r", metadata_errors="ignore") as container:
+            cover = av.stream.Disposition.attached_pic
+            streams = [stream for stream in container.streams.video if not stream.disposition & cover]
+            if not streams:
+                found = {"cover picture" if stream.type == "video" else stream.type for stream in container.streams}
+                raise ValueError(f"{self.name} has no video stream (found: {', '.join(sorted(found)) or 'nothing'}).")
+            decoder = streams[0].codec_context
+            if decoder is None:
+                raise ValueError(
+                    f"{self.name} is encoded in a way that PyAV cannot decode: re-encode it, say to H.264."
+                )
+            decoder.thread_type = "AUTO"
+            decoder.thread_count = torch.get_num_threads()  # 1 in the workers of a DataLoader
+            yield container, streams[0]
+
+    def _scan(self) -> _Scan:
+        times: list[int | None] = []
+        keyframes: list[tuple[int | None, int]] = []
+        ends: dict[int, float] = defaultdict(float)
+        position = 0
+        with self._open() as (container, stream):
+            ticks = {stream.index: float(stream.time_base or 0) for stream in container.streams}
+            for packet in container.demux():
+                if packet.size == 0:
+                    continue  # the mark of a stream's end
+                if packet.pts is not None:
+                    end = (packet.pts + (packet.duration or 0)) * ticks[packet.stream_index]
+                    ends[packet.stream_index] = max(end, ends[packet.stream_index])
+                if packet.stream_index != stream.index:
+                    continue
+                if packet.is_keyframe:
+                    keyframes.append((packet.pts, position))
+                if not packet.is_discard:  # what an edit list cuts off is decoded but not shown
+                    times.append(packet.pts)
+                position += 1
+            known = sorted(time for time in times if time is not None)
+            if len(known) < len(times):
+                known = []
+            self._refuse_cut_short(container, stream, ends, known)
+            # AVI stores no presentation times; those that FFmpeg makes up are wrong where B-frames change the order.
+            ordered = container.format.name != "avi" or not stream.codec_context.has_b_frames
+            return _Scan(
+                num_frames=len(times),
+                times=known,
+                entries=_find_entries(known, keyframes) if ordered else [],
+                fps=_measure_fps(stream, known),
             )
-        rate = self.stream.average_rate or self.stream.guessed_rate
-        fps = float(rate) if rate else None
-        metadata = VideoMetadata(
-            total_num_frames=num_available,
-            fps=fps,
-            width=self.stream.codec_context.width,
-            height=self.stream.codec_context.height,
-            duration=num_available / fps if fps else None,
-            video_backend="pyav",
-        )
-        indices = np.asarray(choose(metadata), dtype=np.int64)
-        metadata.frames_indices = indices.tolist()
-        return metadata, indices
 
-    def _scan(self) -> tuple[list[int] | None, list[int]]:
-        """Presentation times of all frames, sorted (None if any is unknown), and those of the keyframes."""
-        times, keyframes = [], []
-        for packet in self.container.demux(self.stream):
-            if packet.size == 0 or packet.is_discard:
-                continue
-            if packet.pts is None:
-                return None, []
-            times.append(packet.pts)
-            if packet.is_keyframe:
-                keyframes.append(packet.pts)
-        return sorted(times), sorted(keyframes)
+    def _refuse_cut_short(
+        self, container: av.container.InputContainer, stream: av.VideoStream, ends: dict[int, float], times: list[int]
+    ) -> None:
+        """Compare where the packets end (seconds, by stream) with the length that the header promises."""
+        end, tick = ends[stream.index], float(stream.time_base or 0)
+        promised = 0.0  # by other containers
+        if container.format.name == "avi":
+            promised = stream.frames * tick  # its duration is FFmpeg's guess from what is there
+        elif "mp4" in container.format.name:
+            promised = ((stream.start_time or 0) + (stream.duration or 0)) * tick
+        elif "matroska" in container.format.name:
+            end = max(ends.values(), default=0.0)
+            promised = (container.duration or 0) / av.time_base
+        longest_step = max((after - before for before, after in pairwise(times)), default=0) * tick
+        if promised - end > max(0.1, 2 * longest_step):
+            raise ValueError(
+                f"{self.name} is cut short: its header promises {promised:.2f} s, it ends at {end:.2f} s. Copy it "
+                "again from its source, or re-encode what is left of it."
+            )
 
-    def _decode_at(self, times: list[int], keyframes: list[int], indices: list[int]) -> dict[int, torch.Tensor]:
-        """Decode the frames of these indices, starting anew at a keyframe wherever that leaves frames out."""
-        index_of = {times[i]: i for i in indices}
-        groups: dict[int, list[int]] = {}
-        for i in indices:
-            groups.setdefault(int(np.searchsorted(keyframes, times[i], side="right")), []).append(i)
-        frames: dict[int, torch.Tensor] = {}
-        for group, members in groups.items():
-            start = keyframes[group - 1] if group else times[0]
-            for frame in self._decode_from(start):
-                if frame.pts in index_of:
-                    frames[index_of[frame.pts]] = _to_tensor(frame)
-                if frame.pts is not None and frame.pts >= times[members[-1]]:
+    def _choose(
+        self, choose: ChooseFrames | None, num_frames: int, fps: float | None
+    ) -> tuple[VideoMetadata, list[int]]:
+        if num_frames == 0:
+            raise ValueError(f"{self.name} holds no frame that can be decoded.")
+        duration = num_frames / fps if fps else None
+        metadata = VideoMetadata(total_num_frames=num_frames, fps=fps, duration=duration, video_backend="pyav")
+        return metadata, _choose_frames(choose, metadata)
+
+    def _decode_from_keyframes(self, scan: _Scan, chosen: set[int]) -> dict[int, np.ndarray] | None:
+        """Decode the chosen frames, each from the keyframe before it on.
+
+        Returns:
+            The frames by index, or None where the decoder contradicts the scan: what comes out of it is not, one by
+            one, what the packets announced.
+        """
+        index_of = {time: index for index, time in enumerate(scan.times)}
+        starts: dict[int, set[int]] = defaultdict(set)
+        for index in chosen:
+            entry = bisect_right(scan.entries, index, key=itemgetter(0)) - 1
+            starts[scan.entries[entry][1]].add(index)
+        first_index = {position: index for index, position in scan.entries}
+        frames: dict[int, np.ndarray] = {}
+        due: set[int] = set()
+        first = following = 0
+        with self._open() as (container, stream):
+            for position, packet in enumerate(container.demux(stream)):
+                if position in starts:
+                    if not due:
+                        stream.codec_context.flush_buffers()
+                        first = following = first_index[position]
+                    due |= starts.pop(position)
+                if not due and not starts:
                     break
-        return frames
+                for frame in packet.decode() if due else ():
+                    index = -1 if frame.pts is None else index_of.get(frame.pts, -1)
+                    if 0 <= index < first:
+                        continue  # shown before the keyframe, it leans on the group of pictures before
+                    if index != following or frame.is_corrupt:
+                        return None
+                    following += 1
+                    if index in due:
+                        due.remove(index)
+                        frames[index] = _to_rgb(frame)
+        return frames if len(frames) == len(chosen) else None
 
-    def _decode_from(self, time: int) -> Iterator[av.VideoFrame]:
-        self.container.seek(time, stream=self.stream, backward=True)
-        yield from self.container.decode(self.stream)
+    def _decode_all(self, chosen: set[int]) -> tuple[dict[int, np.ndarray], int]:
+        """Decode everything: the chosen frames by index, and how many frames there are."""
+        frames: dict[int, np.ndarray] = {}
+        num_frames = 0
+        damaged = False
+        with self._open() as (container, stream):
+            for frame in container.decode(stream):
+                # Damage spreads to the frames that are predicted from it, and those are not marked.
+                damaged = frame.is_corrupt or (damaged and not frame.key_frame)
+                if num_frames in chosen:
+                    if damaged:
+                        raise ValueError(
+                            f"{self.name} is damaged at frame {num_frames}: copy it again from its source."
+                        )
+                    frames[num_frames] = _to_rgb(frame)
+                num_frames += 1
+        return frames, num_frames
 
-    def _decode_from_start(self) -> Iterator[av.VideoFrame]:
-        self.container.seek(self.stream.start_time or 0, stream=self.stream, backward=True)
-        yield from self.container.decode(self.stream)
+
+def _find_entries(times: list[int], keyframes: list[tuple[int | None, int]]) -> list[tuple[int, int]]:
+    """Keyframes as (time, position) to `_Scan.entries`: none where times are unknown, not unique or out of order."""
+    entries = [(bisect_left(times, time), position) for time, position in keyframes if time is not None]
+    starts_with_keyframe = bool(entries) and entries[0][0] == 0
+    unique = len(set(times)) == len(times) > 0
+    return entries if starts_with_keyframe and unique and entries == sorted(entries) else []
 
 
-def _to_tensor(frame: av.VideoFrame) -> torch.Tensor:
-    """A decoded frame, turned as its metadata says, as `(3, H, W)` uint8 RGB."""
-    image = np.rot90(frame.to_ndarray(format="rgb24"), k=round(frame.rotation / 90))
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+def _measure_fps(stream: av.VideoStream, times: list[int]) -> float | None:
+    if len(times) > 1 and times[-1] > times[0] and stream.time_base:
+        return float((len(times) - 1) / ((times[-1] - times[0]) * stream.time_base))
+    return float(stream.average_rate) if stream.average_rate else None
+
+
+def _choose_frames(choose: ChooseFrames | None, metadata: VideoMetadata) -> list[int]:
+    """Ask which frames to read, all without `choose`, check the answer and note it in the metadata."""
+    available = metadata.total_num_frames
+    indices = np.arange(available) if choose is None else np.asarray(choose(metadata))
+    if indices.size == 0 or indices.min() < 0 or indices.max() >= available:
+        raise ValueError(f"Frames {indices.tolist()} were chosen of a video that has frames 0 to {available - 1}.")
+    metadata.frames_indices = indices.tolist()
+    return metadata.frames_indices
+
+
+def _to_rgb(frame: av.VideoFrame) -> np.ndarray:
+    """A decoded frame to `(H, W, 3)` uint8, turned and mirrored as its display matrix says."""
+    image = frame.to_ndarray(format="rgb24")
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is not None:
+        # Columns say where the image's x and y axes point to; only quarter turns and mirrorings are told apart.
+        (x_to_x, x_to_y), (y_to_x, y_to_y) = np.frombuffer(bytes(matrix), np.int32).reshape(3, 3)[:2, :2].tolist()
+        if abs(x_to_y) > abs(x_to_x):
+            image, x_to_x, y_to_y = image.transpose(1, 0, 2), y_to_x, x_to_y
+        image = image[:: -1 if y_to_y < 0 else 1, :: -1 if x_to_x < 0 else 1]
+    return np.ascontiguousarray(image)
 
 
 def _stack_frames(frames: list[torch.Tensor]) -> torch.Tensor:
-    """Frames `(3, H, W)` to `(T, 3, H, W)`, those of another size than the first's resized to it."""
+    """Frames `(C, H, W)` to `(T, C, H, W)`, those of another size than the first's resized to it."""
     if not frames:
         raise ValueError("A clip needs at least one frame; this one has none.")
     size = list(frames[0].shape[-2:])
-    return torch.stack([f if list(f.shape[-2:]) == size else tvF.resize(f, size, antialias=True) for f in frames])
+    frames = [f if list(f.shape[-2:]) == size else tvF.resize(f, size, antialias=True) for f in frames]
+    # Decoders leave channels last in memory: stacking them so is a plain copy, and resizing is at its fastest.
+    return torch.stack([frame.permute(1, 2, 0) for frame in frames]).permute(0, 3, 1, 2)
 
 
 class STTVideoProcessorKwargs(VideosKwargs, total=False):
@@ -306,7 +468,8 @@ class STTVideoProcessor(BaseVideoProcessor):
     do_sample_frames = True
     num_frames = 16
     frames_per_segment = 2
-    valid_kwargs = STTVideoProcessorKwargs
+    fps: float | None
+    valid_kwargs = STTVideoProcessorKwargs  # type: ignore[assignment]
     model_input_names = ["pixel_values"]  # noqa: RUF012
 
     def sample_frames(
@@ -323,14 +486,14 @@ class STTVideoProcessor(BaseVideoProcessor):
         Raises:
             ValueError: For `fps` where the metadata has no frame rate to relate it to.
         """
-        num_available = metadata.total_num_frames
-        fps = fps if fps is not None else self.fps
-        num_frames = num_frames or self.num_frames
+        num_frames = self.num_frames if num_frames is None else num_frames
+        fps = self.fps if fps is None else fps
+        frames_per_segment = self.frames_per_segment if frames_per_segment is None else frames_per_segment
         if fps is not None:
-            if metadata is None or metadata.fps is None:
-                raise ValueError(f"fps={fps} asks for frames by time, but the video's own fps is not in its metadata.")
-            num_frames = max(1, int(num_available / metadata.fps * fps))
-        return sample_frame_indices(num_available, num_frames, frames_per_segment or self.frames_per_segment, rng)
+            if metadata.fps is None:
+                raise ValueError(f"fps={fps} asks for frames by time: give the video's own fps in video_metadata.")
+            num_frames = max(1, int(metadata.total_num_frames / metadata.fps * fps + 1e-6))
+        return sample_frame_indices(metadata.total_num_frames, num_frames, frames_per_segment, rng)
 
     def read_clip(self, video: Any, rng: np.random.Generator | None = None) -> torch.Tensor:
         """Read one video's sampled frames as they are, before any resizing.
@@ -340,7 +503,7 @@ class STTVideoProcessor(BaseVideoProcessor):
             rng: Draws the frames for training; None takes the segments' centres.
 
         Returns:
-            `(num_frames, 3, H, W)` uint8 RGB.
+            `(num_frames, 3, H, W)` RGB, uint8 (float32 for arrays of floats).
 
         Raises:
             FileNotFoundError: For a missing file or folder.
@@ -349,13 +512,11 @@ class STTVideoProcessor(BaseVideoProcessor):
         frames, _ = self._read(video, partial(self.sample_frames, rng=rng))
         return self._prepare_input_videos([frames], do_convert_rgb=self.do_convert_rgb)[0]
 
-    def fetch_videos(
-        self, video_url_or_urls: Any, sample_indices_fn: ChooseFrames | None = None
-    ) -> tuple[torch.Tensor, VideoMetadata] | list:
+    def fetch_videos(self, video_url_or_urls: Any, sample_indices_fn: ChooseFrames | None = None) -> Any:
         """Read a video, or a list of them, with PyAV (transformers' own would ask for torchcodec and FFmpeg)."""
-        if isinstance(video_url_or_urls, list):
-            return list(zip(*[self._read(video, sample_indices_fn) for video in video_url_or_urls], strict=True))
-        return self._read(video_url_or_urls, sample_indices_fn)
+        if _is_video(video_url_or_urls):
+            return self._read(video_url_or_urls, sample_indices_fn)
+        return list(zip(*[self._read(video, sample_indices_fn) for video in video_url_or_urls], strict=True))
 
     def _decode_and_sample_videos(
         self,
@@ -363,75 +524,140 @@ class STTVideoProcessor(BaseVideoProcessor):
         video_metadata: Any,
         do_sample_frames: bool | None = None,
         sample_indices_fn: ChooseFrames | None = None,
-    ) -> tuple[list[torch.Tensor], list[VideoMetadata]]:
-        choose = sample_indices_fn if do_sample_frames else None
+    ) -> tuple[list[Any], list[VideoMetadata]]:
         batch = _as_batch(videos)
         known = make_batched_metadata(batch, video_metadata) if video_metadata is not None else [None] * len(batch)
-        if len(known) != len(batch):
-            raise ValueError(f"{len(batch)} videos came with metadata for {len(known)}.")
+        choose = sample_indices_fn if do_sample_frames else None
         read = [self._read(video, choose, metadata) for video, metadata in zip(batch, known, strict=True)]
         return [frames for frames, _ in read], [metadata for _, metadata in read]
 
     def _read(
         self, video: Any, choose: ChooseFrames | None, metadata: VideoMetadata | None = None
-    ) -> tuple[torch.Tensor, VideoMetadata]:
-        """One video's frames, all or the chosen ones, and its metadata."""
-        choose = choose or (lambda metadata: np.arange(metadata.total_num_frames))
+    ) -> tuple[Any, VideoMetadata]:
+        """One video's frames, all or the chosen ones, and its metadata: a given one counts where files have none."""
         if isinstance(video, str | os.PathLike) and Path(video).is_dir():
             video = list_frame_files(video)
-        if isinstance(video, str | os.PathLike | bytes) or hasattr(video, "read"):
+        elif _is_frame(video) or _is_frame_file(video):
+            video = [video]
+        if _is_file(video):
             return read_video_frames(video, choose)
-        if len(video) == 0:
-            raise ValueError("A video without frames cannot be read: at least one is needed.")
-        if metadata is None or metadata.total_num_frames != len(video):
-            fps = None if metadata is None else metadata.fps
-            metadata = VideoMetadata(total_num_frames=len(video), fps=fps)
-        indices = choose(metadata)
-        metadata.frames_indices = indices.tolist()
-        if _is_frame_files(video):
-            return read_frame_files([video[i] for i in indices]), metadata
-        video = make_batched_videos(video)[0]
-        return video[torch.from_numpy(indices)] if isinstance(video, torch.Tensor) else video[indices], metadata
+        metadata = replace(metadata) if metadata else VideoMetadata(total_num_frames=len(video))
+        if metadata.total_num_frames != len(video):
+            raise ValueError(f"The metadata says {metadata.total_num_frames} frames, the video has {len(video)}.")
+        indices = _choose_frames(choose, metadata)
+        chosen = video[indices] if hasattr(video, "ndim") else [video[index] for index in indices]
+        return (read_frame_files(chosen) if _is_frame_file(chosen[0]) else chosen), metadata
+
+    def _prepare_input_videos(
+        self,
+        videos: list[Any],
+        do_convert_rgb: bool | None = None,
+        input_data_format: str | ChannelDimension | None = None,
+        device: str | None = None,
+    ) -> list[torch.Tensor]:
+        clips = [_to_clip(video, input_data_format) for video in videos]
+        return super()._prepare_input_videos(clips, do_convert_rgb, ChannelDimension.FIRST, device)
 
     def _preprocess(
         self, videos: list[torch.Tensor], return_tensors: str | TensorType | None = None, **kwargs: Any
     ) -> BatchFeature:
+        if kwargs.get("do_rescale") and kwargs.get("rescale_factor") == 1 / 255:
+            for video in videos:
+                _refuse_other_ranges(video)
         clips = super()._preprocess(videos, return_tensors=None, **kwargs)["pixel_values_videos"]
         shapes = {tuple(clip.shape) for clip in clips}
         if return_tensors is not None and len(shapes) > 1:
             raise ValueError(
-                f"Clips of different shapes {sorted(shapes)} don't make one batch: leave do_sample_frames and do_resize "
-                "on, or process them one by one."
+                f"Clips of different shapes {sorted(shapes)} don't make one batch: leave do_sample_frames and "
+                "do_resize on, or process them one by one."
             )
         return BatchFeature(data={"pixel_values": clips}, tensor_type=return_tensors)
 
 
-def _is_frame_files(video: Any) -> bool:
-    """Whether this is one clip given as a list of its image files."""
-    return isinstance(video, list | tuple) and all(
-        isinstance(file, str | os.PathLike) and Path(file).suffix.lower() in IMAGE_SUFFIXES for file in video
-    )
+def _is_file(video: Any) -> bool:
+    return isinstance(video, str | os.PathLike | bytes) or hasattr(video, "read")
+
+
+def _is_frame(video: Any) -> bool:
+    return is_pil_image(video) or (isinstance(video, np.ndarray | torch.Tensor) and video.ndim == 3)
+
+
+def _is_frame_file(video: Any) -> bool:
+    return isinstance(video, str | os.PathLike) and Path(video).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _is_video(video: Any) -> bool:
+    """Whether this is one video in one of the forms told at `STTVideoProcessor`; a single frame is a short one."""
+    if isinstance(video, list | tuple):
+        return len(video) > 0 and (all(map(_is_frame, video)) or all(map(_is_frame_file, video)))
+    return _is_file(video) or _is_frame(video) or (isinstance(video, np.ndarray | torch.Tensor) and video.ndim == 4)
 
 
 def _as_batch(videos: Any) -> list[Any]:
-    """One video or many, in any of the forms told at `STTVideoProcessor`, to a list of videos."""
-    if isinstance(videos, str | os.PathLike | bytes) or hasattr(videos, "read"):
+    """One video or many, nested or not, to a list of videos."""
+    if _is_video(videos):
         return [videos]
-    if not isinstance(videos, list | tuple):
-        return make_batched_videos(videos)
-    if len(videos) == 0:
-        raise ValueError("No video was given: the list is empty.")
-    if _is_frame_files(videos):
-        return [videos]
-    batch: list[Any] = []
-    for video in videos:
-        is_file = isinstance(video, str | os.PathLike | bytes) or hasattr(video, "read")
-        if is_file or _is_frame_files(video):
-            batch.append(video)
-        else:
-            # Arrays, frames and nested lists of them: transformers tells a list of frames from a list of videos.
-            return make_batched_videos(videos)
-    return batch
+    if isinstance(videos, np.ndarray | torch.Tensor) and videos.ndim == 5:
+        return list(videos)
+    if isinstance(videos, list | tuple) and videos and not any(map(_is_frame, videos)):
+        return [video for item in videos for video in _as_batch(item)]
+    got = f"{type(videos).__name__} of shape {tuple(videos.shape)}" if hasattr(videos, "shape") else repr(videos)[:80]
+    raise ValueError(
+        f"Expected a video: the path of a video file or of a folder of images, a list of image paths, bytes, a binary "
+        f"file, an array (T, H, W, 3) or (T, 3, H, W), or a list of frames; or a list of videos. Got {got}."
+    )
+
+
+def _to_clip(video: Any, input_data_format: str | ChannelDimension | None = None) -> torch.Tensor:
+    """A video's frames, as an array or a list of frames, to `(T, C, H, W)` uint8 (float32 for floats)."""
+    if isinstance(video, list | tuple):
+        return _stack_frames([_to_pixels(frame, input_data_format) for frame in video])
+    return _to_pixels(video, input_data_format)
+
+
+def _to_pixels(frames: Any, input_data_format: str | ChannelDimension | None = None) -> torch.Tensor:
+    """An image or array `(…, H, W, C)` or `(…, C, H, W)` to `(…, C, H, W)`, uint8 or float32; C is 1, 3 or 4.
+
+    Where the shape leaves open which it is, `input_data_format` decides; without it, channels come first.
+    """
+    if is_pil_image(frames) and frames.mode not in ("RGB", "RGBA"):
+        frames = frames.convert("RGB")
+    pixels = frames if isinstance(frames, torch.Tensor) else torch.from_numpy(np.array(frames))
+    axes = [axis for axis in (-3, -1) if pixels.shape[axis] in (1, 3, 4)]
+    if not axes or pixels.numel() == 0:
+        raise ValueError(
+            f"Expected frames of shape (H, W, 3) or (3, H, W), (T, H, W, 3) or (T, 3, H, W) for a clip; got "
+            f"{tuple(pixels.shape)}."
+        )
+    channels_last = input_data_format is not None and ChannelDimension(input_data_format) == ChannelDimension.LAST
+    return _to_known_dtype(pixels.movedim(axes[-1 if channels_last else 0], -3))
+
+
+def _to_known_dtype(pixels: torch.Tensor) -> torch.Tensor:
+    """Pixels `(…, C, H, W)` to uint8, floats to float32; anything that would mean something else is refused."""
+    if pixels.dtype == torch.uint8:
+        return pixels
+    if pixels.is_floating_point() and pixels.shape[-3] != 4:
+        return pixels.float()
+    is_integer = not (pixels.is_floating_point() or pixels.is_complex() or pixels.dtype == torch.bool)
+    if not is_integer or pixels.long().min() < 0 or pixels.long().max() > 255:
+        raise ValueError(
+            f"Expected frames of integers from 0 to 255, or RGB frames of floats; got {pixels.dtype}, shape "
+            f"{tuple(pixels.shape)}."
+        )
+    return pixels.to(torch.uint8)
+
+
+def _refuse_other_ranges(clip: torch.Tensor) -> None:
+    """Refuse floats that dividing by 255 does not bring to [0, 1]: such clips come out black, or as noise, unseen."""
+    if not clip.is_floating_point():
+        return
+    low, high = (value.item() for value in clip.aminmax())
+    if not (0 <= low <= high <= 255) or 0 < high <= 1:  # NaN is refused too
+        raise ValueError(
+            f"Frames of floats from {low:.3g} to {high:.3g} cannot be divided by 255: give values from 0 to 255, or "
+            "pass do_rescale=False where they are scaled already."
+        )
 
 
 STTVideoProcessor.register_for_auto_class()

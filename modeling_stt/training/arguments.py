@@ -73,6 +73,8 @@ class STTTrainingArguments(TrainingArguments):
     save_total_limit: int | None = 2
     # transformers would log the average so far in place of a loss that is not finite.
     logging_nan_inf_filter: bool = False
+    # STT uses all its parameters for every clip; to look for unused ones costs time at every step.
+    ddp_find_unused_parameters: bool | None = False
     # A clip's columns are not the model's arguments.
     remove_unused_columns: bool = False
 

@@ -146,7 +146,7 @@ def run_fold(
     args.metric_for_best_model, args.greater_is_better = select_by, True
     if selection == "last":
         args.eval_strategy = IntervalStrategy.NO
-    classes = [model.config.id2label[i] for i in range(model.num_labels)]
+    classes = model.config.class_names
     trainer = STTTrainer(
         model=model,
         args=args,
@@ -179,7 +179,7 @@ def run_fold(
     }
     trainer.save_model(args.output_dir)
     if trainer.is_world_process_zero():
-        write_results(Path(args.output_dir) / RESULTS_FILE, results)
+        write_results(Path(str(args.output_dir)) / RESULTS_FILE, results)
     return FoldRun(trainer, results)
 
 
@@ -200,7 +200,7 @@ def _cut_folds(train_rows: Dataset, test_rows: Dataset, selection: str, fraction
 
 def _checkpoint_to_resume(args: STTTrainingArguments) -> str | None:
     """The checkpoint to go on from; refuses to write over an earlier run."""
-    output_dir = Path(args.output_dir)
+    output_dir = Path(str(args.output_dir))
     if (output_dir / RESULTS_FILE).is_file():
         raise FileExistsError(f"{output_dir} holds a finished run ({RESULTS_FILE}): choose another output_dir.")
     last = get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None

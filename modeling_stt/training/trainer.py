@@ -51,8 +51,7 @@ class STTTrainer(Trainer):
         eval_dataset: Dataset | dict[str, Dataset] | None = None,
         **kwargs: Any,
     ) -> None:
-        id2label = model.config.id2label or {}
-        class_names = [name for _, name in sorted(id2label.items(), key=lambda item: int(item[0]))]
+        class_names = model.config.class_names
         if train_dataset is not None:
             if not isinstance(train_dataset, ClipDataset):
                 raise TypeError(f"train_dataset is a {type(train_dataset).__name__}; expected a ClipDataset.")

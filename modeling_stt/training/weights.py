@@ -99,7 +99,7 @@ def set_classes(model: STTForVideoClassification, classes: Sequence[str]) -> Non
     """
     if not classes or len(set(classes)) < len(classes):
         raise ValueError(f"Classes must be named once each, got {list(classes)}.")
-    old_head, old_classes = model.classifier, [model.config.id2label[i] for i in range(model.num_labels)]
+    old_head, old_classes = model.classifier, model.config.class_names
     head = nn.Linear(old_head.in_features, len(classes)).to(old_head.weight.device, old_head.weight.dtype)
     if sorted(old_classes) == sorted(classes):
         order = [old_classes.index(name) for name in classes]
