@@ -1,12 +1,13 @@
 """The main job from end to end, on data that it makes itself: `make demo`.
 
-Draws synthetic faces in DFEW's layout, trains a small STT with the compact loss and the same model with plain cross
-entropy, scores both on the held-out fold, with frames in order and shuffled, and classifies a video of that fold with
-the saved model in a new process. The numbers say that the machinery works. They say nothing about real faces.
+Draws synthetic faces in DFEW's layout, trains a small STT with the compact loss and, beside it, the same model with
+plain cross entropy, scores both on the held-out fold, with frames in order and shuffled, and classifies a video of that
+fold with the saved model in a new process. The numbers say that the machinery works, and nothing about real faces.
 """
 
 import argparse
-import logging
+import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,22 +15,29 @@ import time
 from pathlib import Path
 from typing import Any
 
-from train import train
+import yaml
+from tqdm import tqdm
+from transformers import AutoModelForVideoClassification, AutoVideoProcessor
+from transformers.utils import logging
 
+import modeling_stt  # noqa: F401 (makes STT known to the Auto classes)
 from dataset_scripts import load_dataset
 from dataset_scripts.synthetic_faces import ORDER_ONLY, write_synthetic_dfew
-from modeling_stt import STTVideoProcessor
-from modeling_stt.training import ClipDataset, FoldRun
-from modeling_stt.training.protocol import test_scores
+from modeling_stt.training import ClipDataset, STTTrainer, STTTrainingArguments
+from modeling_stt.training.protocol import RESULTS_FILE, test_scores
 from modeling_stt.training.results import describe_environment, plot_confusion_matrix, write_results
 
-RECIPE = Path(__file__).parent / "recipes" / "demo.yaml"
+EXAMPLES = Path(__file__).parent
+RECIPE = EXAMPLES / "recipes" / "demo.yaml"
+DATA = "SyntheticDFEW"
 LOSSES = {"compact": 0.1, "plain": 0.0}  # λ of the compact loss; 0 is plain cross entropy
 
-# What a stranger does with a saved model: no package of ours, only the folder.
+# What a stranger does with a saved model: no package of ours, only its folder.
 CLASSIFY = """
 import sys
 from transformers import AutoConfig, AutoModel, AutoModelForVideoClassification, AutoVideoProcessor, pipeline
+from transformers.utils import logging
+logging.disable_progress_bar()
 folder, video = sys.argv[1:]
 for auto_class in (AutoConfig, AutoModel, AutoModelForVideoClassification, AutoVideoProcessor):
     print(f"{auto_class.__name__} gives {type(auto_class.from_pretrained(folder, trust_remote_code=True)).__name__}")
@@ -38,77 +46,96 @@ for answer in pipeline("video-classification", model=folder, trust_remote_code=T
 """
 
 
-def run_demo(output_dir: Path, num_clips: int, arguments: list[str]) -> dict[str, Any]:
-    """Make the data, train and score both models, write `results.json`; further arguments go to the training."""
-    data_dir = write_synthetic_dfew(output_dir / "SyntheticDFEW", num_clips=num_clips, image_size=112)
+def run_demo(output_dir: Path, num_clips: int, options: list[str]) -> dict[str, Any]:
+    """Make the data, train and score both models, write `results.json`; the options go to the training."""
+    for name in (DATA, *LOSSES):
+        shutil.rmtree(output_dir / name, ignore_errors=True)
+    data_dir = write_synthetic_dfew(output_dir / DATA, num_clips=num_clips, image_size=112)
+    train_side_by_side(output_dir, [f"--data_dir={data_dir}", *options])
     results: dict[str, Any] = {"data": "synthetic faces, drawn by this package; no DFEW data", "num_clips": num_clips}
-    for name, weight in LOSSES.items():
-        print(f"\nTraining with the {name} loss (λ = {weight})")
-        options = [f"--data_dir={data_dir}", f"--output_dir={output_dir / name}", f"--compact_weight={weight}"]
-        run = train([f"--recipe={RECIPE}", *options, *arguments])
-        results[name] = run.results | {"test_shuffled": score_shuffled(run, output_dir / name, data_dir)}
+    for name in LOSSES:
+        run = json.loads((output_dir / name / RESULTS_FILE).read_text(encoding="utf-8"))
+        results[name] = run | {"test_shuffled": score_shuffled(output_dir / name, data_dir, run["classes"])}
     results["environment"] = describe_environment()
-    write_results(output_dir / "results.json", results)
+    write_results(output_dir / RESULTS_FILE, results)
     scores = results["compact"]["test"]
     title = f"Synthetic faces, held-out fold: WAR {100 * scores['war']:.1f}, UAR {100 * scores['uar']:.1f}"
     plot_confusion_matrix(scores["confusion_matrix"], scores["class_names"], output_dir / "confusion.png", title)
     return results
 
 
-def score_shuffled(run: FoldRun, model_dir: Path, data_dir: Path) -> dict[str, Any]:
-    """Score the test fold with the sampled frames of every clip in random order."""
-    rows = load_dataset("dfew", f"fold_{run.results['fold']}", data_dir=data_dir, split="test")
-    clips = ClipDataset(rows, STTVideoProcessor.from_pretrained(model_dir), shuffle_time=True)
-    prediction = run.trainer.predict(clips, metric_key_prefix="test")
-    return test_scores(prediction, run.results["classes"])
+def train_side_by_side(output_dir: Path, options: list[str]) -> None:
+    """Train with both losses at once, each on its share of the cores: so small a model gains nothing from several."""
+    threads = str(max(1, (os.cpu_count() or 1) // len(LOSSES)))
+    environment = os.environ | {"OMP_NUM_THREADS": threads}
+    logs = {name: output_dir / f"{name}.log" for name in LOSSES}
+    processes = {}
+    for name, weight in LOSSES.items():
+        command = [sys.executable, str(EXAMPLES / "train.py"), f"--recipe={RECIPE}", f"--compact_weight={weight}"]
+        command += [f"--output_dir={output_dir / name}", "--disable_tqdm=True", *options]
+        with logs[name].open("w") as log:
+            processes[name] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+    epochs = len(LOSSES) * yaml.safe_load(RECIPE.read_text(encoding="utf-8"))["num_train_epochs"]
+    with tqdm(total=epochs, desc="training with either loss", unit="epoch") as bar:
+        while any(process.poll() is None for process in processes.values()):
+            time.sleep(1)
+            bar.update(sum(log.read_text().count("'eval_loss'") for log in logs.values()) - bar.n)
+    for name, process in processes.items():
+        if process.returncode:
+            raise SystemExit(f"Training with the {name} loss failed:\n{logs[name].read_text()[-3000:]}")
+
+
+def score_shuffled(model_dir: Path, data_dir: Path, classes: list[str]) -> dict[str, Any]:
+    """Score a saved model on the test fold with the sampled frames of every clip in random order."""
+    rows = load_dataset("dfew", "fold_1", data_dir=data_dir, split="test")
+    clips = ClipDataset(rows, AutoVideoProcessor.from_pretrained(model_dir), shuffle_time=True, labels=classes)
+    arguments = STTTrainingArguments(str(model_dir), eval_strategy="no", disable_tqdm=True)
+    trainer = STTTrainer(AutoModelForVideoClassification.from_pretrained(model_dir), arguments)
+    return test_scores(trainer.predict(clips, metric_key_prefix="test"), classes)
 
 
 def print_table(results: dict[str, Any]) -> None:
     """Recall of each class, WAR, UAR and the two distances, for both losses and both orders of frames."""
     columns = [results[name][order] for name in LOSSES for order in ("test", "test_shuffled")]
-    print(
-        "\nHeld-out fold of synthetic faces, per cent" + 9 * " " + "compact loss (our reading)     plain cross entropy"
-    )
-    print(f"{'':<42}" + 2 * f"{'in order':>13}{'shuffled':>13}")
+    print(f"\n{'Held-out fold of synthetic faces':<36}{'compact loss (our reading)':>28}{'plain cross entropy':>28}")
+    print(f"{'':<36}" + 2 * f"{'frames in order':>16}{'shuffled':>12}")
 
-    def row(name: str, values: list[float | None]) -> None:
-        print(f"{name:<42}" + "".join("            -" if v is None else f"{100 * v:13.1f}" for v in values))
+    def row(name: str, values: list[float | None], factor: int = 100) -> None:
+        cells = ["-" if value is None else f"{factor * value:.{1 if factor > 1 else 3}f}" for value in values]
+        print(f"{name:<36}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, (16, 12, 16, 12), strict=True)))
 
     for i, name in enumerate(results["compact"]["classes"]):
-        note = " (differs by order of frames only)" if name in ORDER_ONLY else ""
-        row(f"recall {name}{note}", [column["recalls"][i] for column in columns])
-    for name in ("war", "uar"):
-        row(name.upper(), [column[name] for column in columns])
-    for name in ("intra_distance", "inter_distance"):
-        row(f"{name.replace('_', '-class ')} of features, 1 - cos", [column[name] for column in columns])
+        note = " (order only)" if name in ORDER_ONLY else ""
+        row(f"recall {name}{note}, %", [column["recalls"][i] for column in columns])
+    row("WAR, %", [column["war"] for column in columns])
+    row("UAR, %", [column["uar"] for column in columns])
+    row("intra-class distance (1 - cos)", [column["intra_distance"] for column in columns], factor=1)
+    row("inter-class distance (1 - cos)", [column["inter_distance"] for column in columns], factor=1)
 
 
 def classify_in_new_process(output_dir: Path) -> None:
     """Classify one original video of the test fold with the saved model, as somebody who was only given its folder."""
-    rows = load_dataset("dfew", "fold_1", data_dir=output_dir / "SyntheticDFEW", split="test", frames="original")
-    video = rows[0]["video"]["path"]
-    print(f"\nIn a new process: {video} shows {rows.features['label'].int2str(rows[0]['label'])}. The model says:")
+    rows = load_dataset("dfew", "fold_1", data_dir=output_dir / DATA, split="test", frames="original")
+    video, label = rows[0]["video"]["path"], rows.features["label"].int2str(rows[0]["label"])
+    print(f"\nA new process without this package, asked for {Path(video).relative_to(output_dir.resolve())} ({label}):")
     command = [sys.executable, "-I", "-c", CLASSIFY, str((output_dir / "compact").resolve()), video]
     subprocess.run(command, check=True, cwd=output_dir)
 
 
 def main() -> None:
-    """Run the demo in a fresh folder."""
+    """Run the demo."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--output_dir", type=Path, default=Path("demo"), help="folder to write; a demo in it is redone"
-    )
+    parser.add_argument("--output_dir", type=Path, default=Path("demo"), help="folder to write; a demo in it is redone")
     parser.add_argument("--num_clips", type=int, default=500)
-    arguments, for_training = parser.parse_known_args()
-    logging.basicConfig(level=logging.WARNING)
+    arguments, options = parser.parse_known_args()
     start = time.monotonic()
-    for name in ("SyntheticDFEW", *LOSSES):
-        shutil.rmtree(arguments.output_dir / name, ignore_errors=True)
-    results = run_demo(arguments.output_dir, arguments.num_clips, for_training)
+    logging.disable_progress_bar()
+    arguments.output_dir.mkdir(parents=True, exist_ok=True)
+    results = run_demo(arguments.output_dir, arguments.num_clips, options)
     print_table(results)
     classify_in_new_process(arguments.output_dir)
-    print(f"\nWrote results.json, confusion.png and the model {arguments.output_dir / 'compact'}.", end=" ")
-    print(f"{time.monotonic() - start:.0f} s.")
+    seconds = time.monotonic() - start
+    print(f"\nWrote results.json, confusion.png and the model compact/ to {arguments.output_dir}/ in {seconds:.0f} s.")
 
 
 if __name__ == "__main__":

@@ -40,6 +40,17 @@ from transformers.video_utils import VideoMetadata, make_batched_metadata
 # list of them be taken for a batch of videos.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
+# FFmpeg's names of containers of recorded video, and of sound, which is then refused for having no video. Its other
+# readers would draw a text file as a video, or follow a playlist to other files.
+CONTAINERS = (
+    "mov,matroska,avi,gif,mpegts,mpeg,mpegvideo,m4v,h264,hevc,mjpeg,flv,asf,ogg,ivf,nut,mxf,dv,rm,mp3,wav,flac,aac"
+)
+
+# Decoding and converting start no threads: FFmpeg waits for its threads when it cleans up, and waits forever where it
+# does so in a forked worker of a DataLoader. More workers are the way to decode in parallel. PyAV before 17 has no
+# `threads`, and converts in one.
+ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
+
 VideoFile = str | os.PathLike | bytes | BinaryIO
 ChooseFrames = Callable[[VideoMetadata], np.ndarray]
 
@@ -98,6 +109,7 @@ def list_frame_files(folder: str | os.PathLike) -> list[Path]:
     Hidden files (macOS leaves `._1.jpg`) and files that are no images are passed over.
 
     Raises:
+        FileNotFoundError: For a missing folder.
         ValueError: For no image at all, an image without a number in its name, or two with the same number.
     """
     files = [p for p in Path(folder).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
@@ -131,10 +143,11 @@ def read_frame_files(files: Sequence[str | os.PathLike]) -> torch.Tensor:
     for file in dict.fromkeys(os.fspath(file) for file in files):
         data = np.fromfile(file, dtype=np.uint8)
         try:
-            frames[file] = decode_image(torch.from_numpy(data), ImageReadMode.RGB, apply_exif_orientation=True)
+            frame = decode_image(torch.from_numpy(data), ImageReadMode.RGB, apply_exif_orientation=True)
         except RuntimeError as error:
-            reason = str(error).splitlines()[0]
+            reason = re.sub(r"^.*\.cpp:\d+, ", "", str(error).splitlines()[0])
             raise ValueError(f"{file} ({len(data)} bytes) is not a readable image: {reason}") from error
+        frames[file] = tvF.to_dtype(frame, torch.uint8, scale=True)  # PNG has 16 bits too
     return _stack_frames([frames[os.fspath(file)] for file in files])
 
 
@@ -143,12 +156,12 @@ def read_video_frames(file: VideoFile, choose: ChooseFrames | None = None) -> tu
 
     The file is first scanned without decoding, for the times of its frames: containers often don't know how many they
     hold. Then only the stretches from the last keyframe before a chosen frame to that frame are decoded. Where the
-    decoder shows that the scan was misled, all frames are decoded instead, so the result is always the same as that of
-    decoding everything first. Frames are turned and mirrored as the file's display matrix says.
+    decoder contradicts the scan, all frames are decoded instead, so that the result is that of decoding everything
+    first. Frames are turned and mirrored as the file's display matrix says.
 
     Args:
-        file: Path, http(s) address, bytes or a seekable binary file of anything that FFmpeg reads (mp4, avi, mkv,
-            webm, mov, …). Cover pictures don't count as video; of several videos the first is read.
+        file: Path, http(s) address, bytes or binary file of a video (mp4, avi, mkv, webm, mov, … see `CONTAINERS`).
+            Cover pictures don't count as video; of several videos the first is read.
         choose: Gets the metadata, `total_num_frames` counted, and returns the indices of the frames to decode; None
             for all. It is asked a second time where the count had to be corrected.
 
@@ -160,9 +173,7 @@ def read_video_frames(file: VideoFile, choose: ChooseFrames | None = None) -> tu
         ValueError: For a file that is no video, has no video stream or no frame, or is damaged or cut short, and for
             an address that cannot be fetched; it is named.
     """
-    name = (
-        os.fspath(file) if isinstance(file, str | os.PathLike) else getattr(file, "name", "the video given as bytes")
-    )
+    name = file if isinstance(file, str | os.PathLike) else getattr(file, "name", "the video given as bytes")
     try:
         return _VideoReader(_open_source(file), str(name)).read(choose)
     except av.error.FFmpegError as error:
@@ -176,14 +187,16 @@ def _open_source(file: VideoFile) -> str | BinaryIO:
     """What PyAV is to open: a file's address, or a binary file."""
     if isinstance(file, bytes):
         return io.BytesIO(file)
+    if isinstance(file, io.TextIOBase):
+        raise ValueError(f"{getattr(file, 'name', 'The file')} is open as text: open videos with mode 'rb'.")
     if not isinstance(file, str | os.PathLike):
-        return file
+        return file if file.seekable() else io.BytesIO(file.read())
     path = os.fspath(file)
     if path.startswith(("http://", "https://")):
         try:
             with urllib.request.urlopen(path, timeout=30) as response:
                 return io.BytesIO(response.read())
-        except (OSError, HTTPException) as error:
+        except (OSError, HTTPException, ValueError) as error:
             raise ValueError(f"{path} cannot be fetched ({error}): download it yourself and give its path.") from error
     if not Path(path).exists():
         raise FileNotFoundError(f"There is no video file or folder of frames {path}.")
@@ -213,6 +226,7 @@ class _VideoReader:
     def __init__(self, source: str | BinaryIO, name: str) -> None:
         self.source = source
         self.name = name
+        self.display_matrix: list[list[int]] | None = None  # of the first frame
 
     def read(self, choose: ChooseFrames | None) -> tuple[torch.Tensor, VideoMetadata]:
         """See `read_video_frames`."""
@@ -234,8 +248,9 @@ class _VideoReader:
     def _open(self) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
         if not isinstance(self.source, str):
             self.source.seek(0)
+        options = {"format_whitelist": CONTAINERS}
         # A title in another encoding than UTF-8 is no reason to refuse a video.
-        with av.open(self.source, mode="r", metadata_errors="ignore") as container:
+        with av.open(self.source, mode="r", container_options=options, metadata_errors="ignore") as container:
             cover = av.stream.Disposition.attached_pic
             streams = [stream for stream in container.streams.video if not stream.disposition & cover]
             if not streams:
@@ -246,8 +261,7 @@ class _VideoReader:
                 raise ValueError(
                     f"{self.name} is encoded in a way that PyAV cannot decode: re-encode it, say to H.264."
                 )
-            decoder.thread_type = "AUTO"
-            decoder.thread_count = torch.get_num_threads()  # 1 in the workers of a DataLoader
+            decoder.thread_count = 1  # see ONE_THREAD
             yield container, streams[0]
 
     def _scan(self) -> _Scan:
@@ -306,11 +320,9 @@ class _VideoReader:
     def _choose(
         self, choose: ChooseFrames | None, num_frames: int, fps: float | None
     ) -> tuple[VideoMetadata, list[int]]:
-        if num_frames == 0:
-            raise ValueError(f"{self.name} holds no frame that can be decoded.")
         duration = num_frames / fps if fps else None
         metadata = VideoMetadata(total_num_frames=num_frames, fps=fps, duration=duration, video_backend="pyav")
-        return metadata, _choose_frames(choose, metadata)
+        return metadata, _choose_frames(choose, metadata, self.name)
 
     def _decode_from_keyframes(self, scan: _Scan, chosen: set[int]) -> dict[int, np.ndarray] | None:
         """Decode the chosen frames, each from the keyframe before it on.
@@ -346,7 +358,7 @@ class _VideoReader:
                     following += 1
                     if index in due:
                         due.remove(index)
-                        frames[index] = _to_rgb(frame)
+                        frames[index] = self._to_rgb(frame)
         return frames if len(frames) == len(chosen) else None
 
     def _decode_all(self, chosen: set[int]) -> tuple[dict[int, np.ndarray], int]:
@@ -363,9 +375,22 @@ class _VideoReader:
                         raise ValueError(
                             f"{self.name} is damaged at frame {num_frames}: copy it again from its source."
                         )
-                    frames[num_frames] = _to_rgb(frame)
+                    frames[num_frames] = self._to_rgb(frame)
                 num_frames += 1
         return frames, num_frames
+
+    def _to_rgb(self, frame: av.VideoFrame) -> np.ndarray:
+        """A decoded frame to `(H, W, 3)` uint8, turned and mirrored as the file's display matrix says."""
+        if self.display_matrix is None:  # not for every frame: those that are asked for it are long in being freed
+            data: Any = frame.side_data.get("DISPLAYMATRIX")
+            matrix = np.frombuffer(data, np.int32) if data else np.eye(3, dtype=np.int32)
+            self.display_matrix = matrix.reshape(3, 3)[:2, :2].tolist()
+        image = frame.to_ndarray(format="rgb24", **ONE_THREAD)
+        # Where the picture's x and y axes point to on the screen; only quarter turns and mirrorings are told apart.
+        (x_to_x, x_to_y), (y_to_x, y_to_y) = self.display_matrix
+        if abs(x_to_y) > abs(x_to_x):
+            image, x_to_x, y_to_y = image.transpose(1, 0, 2), y_to_x, x_to_y
+        return np.ascontiguousarray(image[:: -1 if y_to_y < 0 else 1, :: -1 if x_to_x < 0 else 1])
 
 
 def _find_entries(times: list[int], keyframes: list[tuple[int | None, int]]) -> list[tuple[int, int]]:
@@ -377,38 +402,30 @@ def _find_entries(times: list[int], keyframes: list[tuple[int | None, int]]) -> 
 
 
 def _measure_fps(stream: av.VideoStream, times: list[int]) -> float | None:
-    if len(times) > 1 and times[-1] > times[0] and stream.time_base:
-        return float((len(times) - 1) / ((times[-1] - times[0]) * stream.time_base))
+    different = len(set(times))
+    if different > 1 and stream.time_base:
+        return float((different - 1) / ((times[-1] - times[0]) * stream.time_base))
     return float(stream.average_rate) if stream.average_rate else None
 
 
-def _choose_frames(choose: ChooseFrames | None, metadata: VideoMetadata) -> list[int]:
+def _choose_frames(choose: ChooseFrames | None, metadata: VideoMetadata, name: str = "the video") -> list[int]:
     """Ask which frames to read, all without `choose`, check the answer and note it in the metadata."""
     available = metadata.total_num_frames
-    indices = np.arange(available) if choose is None else np.asarray(choose(metadata))
+    if available < 1:
+        raise ValueError(f"No frame can be had of {name}: at least one is needed.")
+    indices = np.asarray(range(available) if choose is None else choose(metadata), dtype=np.int64)
     if indices.size == 0 or indices.min() < 0 or indices.max() >= available:
-        raise ValueError(f"Frames {indices.tolist()} were chosen of a video that has frames 0 to {available - 1}.")
+        raise ValueError(f"{name} has frames 0 to {available - 1}, of which {indices.tolist()} were chosen.")
     metadata.frames_indices = indices.tolist()
     return metadata.frames_indices
-
-
-def _to_rgb(frame: av.VideoFrame) -> np.ndarray:
-    """A decoded frame to `(H, W, 3)` uint8, turned and mirrored as its display matrix says."""
-    image = frame.to_ndarray(format="rgb24")
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is not None:
-        # Columns say where the image's x and y axes point to; only quarter turns and mirrorings are told apart.
-        (x_to_x, x_to_y), (y_to_x, y_to_y) = np.frombuffer(bytes(matrix), np.int32).reshape(3, 3)[:2, :2].tolist()
-        if abs(x_to_y) > abs(x_to_x):
-            image, x_to_x, y_to_y = image.transpose(1, 0, 2), y_to_x, x_to_y
-        image = image[:: -1 if y_to_y < 0 else 1, :: -1 if x_to_x < 0 else 1]
-    return np.ascontiguousarray(image)
 
 
 def _stack_frames(frames: list[torch.Tensor]) -> torch.Tensor:
     """Frames `(C, H, W)` to `(T, C, H, W)`, those of another size than the first's resized to it."""
     if not frames:
         raise ValueError("A clip needs at least one frame; this one has none.")
+    if len({frame.shape[0] for frame in frames}) > 1:
+        raise ValueError(f"The frames of a clip differ in channels: {[frame.shape[0] for frame in frames]}.")
     size = list(frames[0].shape[-2:])
     frames = [f if list(f.shape[-2:]) == size else tvF.resize(f, size, antialias=True) for f in frames]
     # Decoders leave channels last in memory: stacking them so is a plain copy, and resizing is at its fastest.
@@ -425,23 +442,31 @@ class STTVideoProcessor(BaseVideoProcessor):
     r"""
     Makes clips of videos: reads, samples, resizes and rescales.
 
-    A video is any of: the path (`str` or `Path`) of a video file or of a folder of numbered images; a list of image
-    paths in time order; bytes or a binary file; an array or tensor `(T, H, W, 3)` or `(T, 3, H, W)`; a list of frames
-    (PIL images or arrays). A list of videos makes a batch.
+    A video is any of: the path (`str` or `Path`) of a video file or of a folder of numbered images, or an http(s)
+    address; a list of image paths in time order; bytes or a binary file; an array or tensor `(T, H, W, 3)` or
+    `(T, 3, H, W)`; a list of frames (PIL images or arrays). A list of videos, of any forms, makes a batch.
+
+    Arrays hold values from 0 to 255, as integers or floats, in 1, 3 or 4 (RGBA) channels. Floats from 0 to 1 go in
+    with `do_rescale=False`, and are refused without: divided by 255 they would be black.
 
     Args:
         size: `{"height": 112, "width": 112}` px. Frames are squeezed to it, not cropped, as in Former-DFER's code.
-        num_frames: Frames of a clip, 16.
+        num_frames: Frames of a clip, 16; None for all.
         frames_per_segment: Consecutive frames taken of each of the `num_frames / frames_per_segment` segments, 2.
         do_sample_frames: Whether to sample (`sample_frame_indices`); otherwise all frames are read.
-        fps: Where given, takes that many frames a second instead of `num_frames`.
+        fps: Where given, takes that many frames a second instead of `num_frames`, by the same rule.
         do_rescale: Whether to divide by 255; on. [`STTModel`] reads values in [0, 1].
         do_normalize: Whether to normalise by `image_mean` and `image_std` after that; off, as in Former-DFER's code.
             Turn it on for a backbone trained so: the defaults are ImageNet's.
-        kwargs: All else as in [`~transformers.BaseVideoProcessor`].
+        kwargs: All else as in [`~transformers.BaseVideoProcessor`]. On call, `video_metadata` tells the fps of arrays
+            and image folders; files have their own.
 
     Returns:
         On call, `{"pixel_values": (B, T, 3, H, W) float32}` with `return_tensors="pt"`; a list of clips without.
+
+    Raises:
+        FileNotFoundError: On call, for a missing file.
+        ValueError: On call, for what is no video, for one that is damaged or cut short, and for values out of range.
 
     Example:
 
@@ -493,6 +518,8 @@ class STTVideoProcessor(BaseVideoProcessor):
             if metadata.fps is None:
                 raise ValueError(f"fps={fps} asks for frames by time: give the video's own fps in video_metadata.")
             num_frames = max(1, int(metadata.total_num_frames / metadata.fps * fps + 1e-6))
+        if num_frames is None:
+            return np.arange(metadata.total_num_frames)
         return sample_frame_indices(metadata.total_num_frames, num_frames, frames_per_segment, rng)
 
     def read_clip(self, video: Any, rng: np.random.Generator | None = None) -> torch.Tensor:
@@ -620,31 +647,27 @@ def _to_pixels(frames: Any, input_data_format: str | ChannelDimension | None = N
 
     Where the shape leaves open which it is, `input_data_format` decides; without it, channels come first.
     """
-    if is_pil_image(frames) and frames.mode not in ("RGB", "RGBA"):
+    if is_pil_image(frames) and not frames.mode.startswith(("RGB", "I", "F")):  # the latter two are no bytes
         frames = frames.convert("RGB")
-    pixels = frames if isinstance(frames, torch.Tensor) else torch.from_numpy(np.array(frames))
-    axes = [axis for axis in (-3, -1) if pixels.shape[axis] in (1, 3, 4)]
-    if not axes or pixels.numel() == 0:
+    if not isinstance(frames, torch.Tensor):
+        frames = np.array(frames)
+    axes = [axis for axis in (-3, -1) if frames.ndim > 2 and frames.shape[axis] in (1, 3, 4)]
+    dtype = str(frames.dtype).removeprefix("torch.")
+    if not axes or 0 in frames.shape or not dtype.startswith(("uint", "int", "float", "bfloat")):
         raise ValueError(
-            f"Expected frames of shape (H, W, 3) or (3, H, W), (T, H, W, 3) or (T, 3, H, W) for a clip; got "
-            f"{tuple(pixels.shape)}."
+            "Expected frames as arrays (H, W, 3) or (3, H, W) of integers from 0 to 255 or of floats; got shape "
+            f"{tuple(frames.shape)}, {dtype}."
         )
     channels_last = input_data_format is not None and ChannelDimension(input_data_format) == ChannelDimension.LAST
-    return _to_known_dtype(pixels.movedim(axes[-1 if channels_last else 0], -3))
-
-
-def _to_known_dtype(pixels: torch.Tensor) -> torch.Tensor:
-    """Pixels `(…, C, H, W)` to uint8, floats to float32; anything that would mean something else is refused."""
+    pixels = torch.as_tensor(frames).movedim(axes[-1 if channels_last else 0], -3)
     if pixels.dtype == torch.uint8:
         return pixels
-    if pixels.is_floating_point() and pixels.shape[-3] != 4:
+    if pixels.is_floating_point() and pixels.shape[-3] == 4:
+        raise ValueError(f"Frames of four channels are taken for RGBA and must be uint8, got {dtype}.")
+    if pixels.is_floating_point():
         return pixels.float()
-    is_integer = not (pixels.is_floating_point() or pixels.is_complex() or pixels.dtype == torch.bool)
-    if not is_integer or pixels.long().min() < 0 or pixels.long().max() > 255:
-        raise ValueError(
-            f"Expected frames of integers from 0 to 255, or RGB frames of floats; got {pixels.dtype}, shape "
-            f"{tuple(pixels.shape)}."
-        )
+    if not 0 <= pixels.long().min() <= pixels.long().max() <= 255:
+        raise ValueError(f"Expected integers from 0 to 255, got {dtype} beyond them: scale the frames to 8 bits.")
     return pixels.to(torch.uint8)
 
 
