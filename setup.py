@@ -10,7 +10,7 @@ VERSION = "0.1.0.dev0"
 # torchvision is needed by transformers' video processors, openpyxl by DFEW's annotation.xlsx.
 REQUIRES = [
     "accelerate>=1.10",
-    "av>=14",
+    "av>=16",
     "datasets>=4",
     "evaluate>=0.4.6",
     "huggingface-hub>=1.31",
