@@ -1,8 +1,8 @@
 """The main job from end to end, on data that it makes itself: `make demo`.
 
 Draws synthetic faces in DFEW's layout, trains a small STT with the compact loss and, beside it, the same model with
-plain cross entropy, scores both on the held-out fold, with frames in order and shuffled, and classifies a video of that
-fold with the saved model in a new process. The numbers say that the machinery works, and nothing about real faces.
+plain cross entropy, scores both on the held-out fold, with frames in order and shuffled, and classifies a video of
+that fold with the saved model in a new process. The numbers say that the machinery works, and nothing of real faces.
 """
 
 import argparse
@@ -117,7 +117,9 @@ def classify_in_new_process(output_dir: Path) -> None:
     """Classify one original video of the test fold with the saved model, as somebody who was only given its folder."""
     rows = load_dataset("dfew", "fold_1", data_dir=output_dir / DATA, split="test", frames="original")
     video, label = rows[0]["video"]["path"], rows.features["label"].int2str(rows[0]["label"])
-    print(f"\nA new process without this package, asked for {Path(video).relative_to(output_dir.resolve())} ({label}):")
+    print(
+        f"\nA new process without this package, asked for {Path(video).relative_to(output_dir.resolve())} ({label}):"
+    )
     command = [sys.executable, "-I", "-c", CLASSIFY, str((output_dir / "compact").resolve()), video]
     subprocess.run(command, check=True, cwd=output_dir)
 
@@ -125,7 +127,9 @@ def classify_in_new_process(output_dir: Path) -> None:
 def main() -> None:
     """Run the demo."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output_dir", type=Path, default=Path("demo"), help="folder to write; a demo in it is redone")
+    parser.add_argument(
+        "--output_dir", type=Path, default=Path("demo"), help="folder to write; a demo in it is redone"
+    )
     parser.add_argument("--num_clips", type=int, default=500)
     arguments, options = parser.parse_known_args()
     start = time.monotonic()

@@ -13,9 +13,12 @@ from dataset_scripts.synthetic_faces import write_synthetic_dfew
 
 ROOT = Path(__file__).parents[1]
 TINY = ["--recipe=examples/recipes/demo.yaml", "--num_train_epochs=2", "--use_cpu", "--disable_tqdm=True"]
-TINY += ["--model_config", '{"image_size": 32, "num_frames": 4, "backbone_stem_width": 8, "backbone_widths": [8, 16], '
-         '"backbone_depths": [1, 1], "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, '
-         '"intermediate_size": 32}']
+TINY += [
+    "--model_config",
+    '{"image_size": 32, "num_frames": 4, "backbone_stem_width": 8, "backbone_widths": [8, 16], '
+    '"backbone_depths": [1, 1], "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, '
+    '"intermediate_size": 32}',
+]
 
 
 def run(*command: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -86,5 +89,7 @@ def test_finetuning_starts_from_a_trained_model(trained: Path, data_dir: Path, t
     options = [f"--data_dir={data_dir}", f"--model={trained}", f"--output_dir={tmp_path / 'run'}", "--learning_rate=0"]
     done = run("examples/train.py", *TINY, *options, "--warmup_steps=0", "--batch_norm=frozen")
     assert done.returncode == 0, done.stderr[-3000:]
-    before, after = (json.loads((folder / "results.json").read_text())["test"] for folder in (trained, tmp_path / "run"))
+    before, after = (
+        json.loads((folder / "results.json").read_text())["test"] for folder in (trained, tmp_path / "run")
+    )
     assert after["confusion_matrix"] == before["confusion_matrix"], "nothing was learned at rate 0, so nothing changed"

@@ -142,17 +142,12 @@ def run_fold(
         )
     checkpoint = _checkpoint_to_resume(args)
     folds = _cut_folds(train_rows, test_rows, selection, validation_fraction)
-    args.load_best_model_at_end = selection != "last"
-    args.metric_for_best_model, args.greater_is_better = select_by, True
-    if selection == "last":
-        args.eval_strategy = IntervalStrategy.NO
-    classes = model.config.class_names
+    _select_by(args, selection, select_by)
+    augment, classes = augment or ClipAugment(), model.config.class_names
     trainer = STTTrainer(
         model=model,
         args=args,
-        train_dataset=ClipDataset(
-            folds["train"], processor, augment=augment or ClipAugment(), seed=args.seed, labels=classes
-        ),
+        train_dataset=ClipDataset(folds["train"], processor, augment=augment, seed=args.seed, labels=classes),
         eval_dataset=None if selection == "last" else ClipDataset(folds[selection], processor, labels=classes),
     )
     train_seconds = trainer.train(resume_from_checkpoint=checkpoint).metrics["train_runtime"]
@@ -170,17 +165,24 @@ def run_fold(
         },
         "test": test_scores(prediction, classes),
         **_selected_and_last_epoch(trainer),
-        "recipe": _recipe(args, augment or ClipAugment()),
+        "recipe": _recipe(args, augment),
         "model": model.config.to_diff_dict() | {"num_parameters": model.num_parameters()},
         "train_seconds": round(train_seconds, 1),
         "environment": describe_environment(),
-        # Less the summary at the end, which tells only of what this process ran, after an interruption of a part.
-        "history": [_without_speed(entry) for entry in trainer.state.log_history if "train_runtime" not in entry],
+        "history": _history(trainer),
     }
     trainer.save_model(args.output_dir)
     if trainer.is_world_process_zero():
         write_results(Path(str(args.output_dir)) / RESULTS_FILE, results)
     return FoldRun(trainer, results)
+
+
+def _select_by(args: STTTrainingArguments, selection: str, select_by: str) -> None:
+    """Make the Trainer keep the best epoch by this score, or none but the last."""
+    args.load_best_model_at_end = selection != "last"
+    args.metric_for_best_model, args.greater_is_better = select_by, True
+    if selection == "last":
+        args.eval_strategy = IntervalStrategy.NO
 
 
 def test_scores(prediction: PredictionOutput, classes: Sequence[str]) -> dict[str, Any]:
@@ -217,6 +219,11 @@ def _count_classes(rows: Dataset, classes: Sequence[str]) -> dict[str, int]:
     names = rows.features["label"].names
     counts = np.bincount(rows["label"], minlength=len(names))
     return {name: int(counts[names.index(name)]) for name in classes if name in names}
+
+
+def _history(trainer: STTTrainer) -> list[dict[str, Any]]:
+    """The log, less timings, and less the summary at its end, which after an interruption tells of a part only."""
+    return [_without_speed(entry) for entry in trainer.state.log_history if "train_runtime" not in entry]
 
 
 def _selected_and_last_epoch(trainer: STTTrainer) -> dict[str, Any]:
