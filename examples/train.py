@@ -21,6 +21,7 @@ import yaml
 from transformers import AutoModelForVideoClassification, AutoVideoProcessor, HfArgumentParser, set_seed
 
 from dataset_scripts import load_dataset
+from dataset_scripts.synthetic_faces import MARKER as SYNTHETIC_MARKER
 from modeling_stt import STTConfig, STTForVideoClassification, STTVideoProcessor
 from modeling_stt.training import (
     SELECTIONS,
@@ -121,7 +122,12 @@ def train(arguments: Sequence[str]) -> FoldRun:
         selection=run.selection,
         select_by=run.select_by,
         validation_fraction=run.validation_fraction,
-        about={"dataset": run.dataset, "fold": run.fold, "data_dir": str(Path(run.data_dir).resolve())},
+        about={
+            "dataset": run.dataset,
+            "synthetic": (Path(run.data_dir) / SYNTHETIC_MARKER).is_file(),
+            "fold": run.fold,
+            "data_dir": str(Path(run.data_dir).resolve()),
+        },
     )
     if finished.trainer.is_world_process_zero():
         report(finished.results, Path(str(args.output_dir)))
