@@ -137,9 +137,8 @@ def train(arguments: Sequence[str]) -> FoldRun:
 def report(results: dict[str, Any], output_dir: Path) -> None:
     """Print the scores and draw the confusion matrix."""
     scores = results["test"]
-    title = (
-        f"{results['dataset']} fold {results['fold']}: WAR {100 * scores['war']:.2f}, UAR {100 * scores['uar']:.2f}"
-    )
+    name = f"{'synthetic faces as ' if results['synthetic'] else ''}{results['dataset']} fold {results['fold']}"
+    title = f"{name}: WAR {100 * scores['war']:.2f}, UAR {100 * scores['uar']:.2f}"
     print(f"{title} ({results['protocol']['selection_means']})")
     try:
         plot_confusion_matrix(scores["confusion_matrix"], results["classes"], output_dir / "confusion.png", title)

@@ -81,6 +81,8 @@ class STTTrainingArguments(TrainingArguments):
     def __post_init__(self) -> None:
         """Convert values as transformers does, and refuse those that cannot be meant."""
         super().__post_init__()
+        if self.device.type == "cpu":
+            self.dataloader_pin_memory = False  # torch would warn that there is nothing to pin it for
         self._check_ranges()
         if self.class_balanced_sampler and self.class_weighting != "none":
             raise ValueError(
