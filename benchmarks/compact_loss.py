@@ -3,14 +3,14 @@
     python benchmarks/compact_loss.py --seeds 0 1 2 --output benchmarks/results/compact_loss.json
 
 Runs the demo (synthetic faces, small model, both losses) once a seed. The data is the same each time; the seed is that
-of the model's first weights, of the order of clips and of their augmentation. Prints one line a seed and loss, and the
-mean difference of the two losses, the pairs sharing all but λ.
+of the model's first weights, of the order of clips and of their augmentation. Prints one line a seed and loss, and
+mean and spread of the difference between the two losses, which share all but λ in each pair.
 """
 
 import argparse
 import sys
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
@@ -32,9 +32,11 @@ def summarise(run: dict[str, Any]) -> dict[str, float]:
     return row
 
 
-def print_row(name: str, row: dict[str, float]) -> None:
-    """One line of the table, in per cent."""
-    print(f"{name:<28}" + "".join(f"{100 * row[column]:21.1f}" for column in COLUMNS), flush=True)
+def print_row(name: str, row: dict[str, float], sign: str = "") -> None:
+    """One line of the table: scores in per cent, distances as they are."""
+    cells = [row[name] if name.endswith("distance") else 100 * row[name] for name in COLUMNS]
+    digits = [3 if name.endswith("distance") else 1 for name in COLUMNS]
+    print(f"{name:<28}" + "".join(f"{cell:{sign}21.{d}f}" for cell, d in zip(cells, digits, strict=True)), flush=True)
 
 
 def main() -> None:
@@ -51,15 +53,17 @@ def main() -> None:
         results = run_demo(folder, arguments.num_clips, [f"--seed={seed}", *for_training])
         for name in LOSSES:
             rows[name][str(seed)] = summarise(results[name])
-    print(f"{'per cent':<28}" + "".join(f"{column:>21}" for column in COLUMNS))
+    print(f"{'scores in per cent':<28}" + "".join(f"{column:>21}" for column in COLUMNS))
     for seed in map(str, arguments.seeds):
         for name, weight in LOSSES.items():
             print_row(f"seed {seed}, {name} (λ = {weight})", rows[name][seed])
     pairs = list(zip(rows["compact"].values(), rows["plain"].values(), strict=True))
-    difference = {column: mean(a[column] - b[column] for a, b in pairs) for column in COLUMNS}
-    print_row("mean of compact − plain", difference)
+    differences = {column: [a[column] - b[column] for a, b in pairs] for column in COLUMNS}
+    print_row("mean of compact − plain", {column: mean(values) for column, values in differences.items()}, "+")
+    if len(pairs) > 1:
+        print_row("spread (standard deviation)", {column: stdev(values) for column, values in differences.items()})
     if arguments.output:
-        found = {"data": "synthetic faces", "num_clips": arguments.num_clips, "rows": rows, "difference": difference}
+        found = {"data": "synthetic faces", "num_clips": arguments.num_clips, "rows": rows, "differences": differences}
         write_results(arguments.output, found | {"environment": describe_environment()})
 
 

@@ -22,7 +22,7 @@ from transformers.utils import logging
 
 import modeling_stt  # noqa: F401 (makes STT known to the Auto classes)
 from dataset_scripts import load_dataset
-from dataset_scripts.synthetic_faces import ORDER_ONLY, write_synthetic_dfew
+from dataset_scripts.synthetic_faces import MARKER, ORDER_ONLY, write_synthetic_dfew
 from modeling_stt.training import ClipDataset, STTTrainer, STTTrainingArguments
 from modeling_stt.training.protocol import RESULTS_FILE, test_scores
 from modeling_stt.training.results import describe_environment, plot_confusion_matrix, write_results
@@ -32,7 +32,7 @@ RECIPE = EXAMPLES / "recipes" / "demo.yaml"
 DATA = "SyntheticDFEW"
 LOSSES = {"compact": 0.1, "plain": 0.0}  # λ of the compact loss; 0 is plain cross entropy
 
-# What a stranger does with a saved model: no package of ours, only its folder.
+# What a stranger does with a saved model: imports nothing of ours, has only its folder.
 CLASSIFY = """
 import sys
 from transformers import AutoConfig, AutoModel, AutoModelForVideoClassification, AutoVideoProcessor, pipeline
@@ -48,14 +48,17 @@ for answer in pipeline("video-classification", model=folder, trust_remote_code=T
 
 def run_demo(output_dir: Path, num_clips: int, options: list[str]) -> dict[str, Any]:
     """Make the data, train and score both models, write `results.json`; the options go to the training."""
-    for name in (DATA, *LOSSES):
+    if output_dir.is_dir() and any(output_dir.iterdir()) and not (output_dir / DATA / MARKER).is_file():
+        raise SystemExit(f"{output_dir} is not empty and holds no demo: choose another --output_dir.")
+    output_dir.mkdir(parents=True, exist_ok=True)
+    for name in LOSSES:
         shutil.rmtree(output_dir / name, ignore_errors=True)
     data_dir = write_synthetic_dfew(output_dir / DATA, num_clips=num_clips, image_size=112)
     train_side_by_side(output_dir, [f"--data_dir={data_dir}", *options])
     results: dict[str, Any] = {"data": "synthetic faces, drawn by this package; no DFEW data", "num_clips": num_clips}
     for name in LOSSES:
         run = json.loads((output_dir / name / RESULTS_FILE).read_text(encoding="utf-8"))
-        results[name] = run | {"test_shuffled": score_shuffled(output_dir / name, data_dir, run["classes"])}
+        results[name] = run | {"test_shuffled": score_shuffled(output_dir / name, data_dir, run)}
     results["environment"] = describe_environment()
     write_results(output_dir / RESULTS_FILE, results)
     scores = results["compact"]["test"]
@@ -85,13 +88,14 @@ def train_side_by_side(output_dir: Path, options: list[str]) -> None:
             raise SystemExit(f"Training with the {name} loss failed:\n{logs[name].read_text()[-3000:]}")
 
 
-def score_shuffled(model_dir: Path, data_dir: Path, classes: list[str]) -> dict[str, Any]:
+def score_shuffled(model_dir: Path, data_dir: Path, run: dict[str, Any]) -> dict[str, Any]:
     """Score a saved model on the test fold with the sampled frames of every clip in random order."""
     rows = load_dataset("dfew", "fold_1", data_dir=data_dir, split="test")
-    clips = ClipDataset(rows, AutoVideoProcessor.from_pretrained(model_dir), shuffle_time=True, labels=classes)
-    arguments = STTTrainingArguments(str(model_dir), eval_strategy="no", disable_tqdm=True)
+    clips = ClipDataset(rows, AutoVideoProcessor.from_pretrained(model_dir), shuffle_time=True, labels=run["classes"])
+    weight = run["recipe"]["compact_weight"]
+    arguments = STTTrainingArguments(str(model_dir), eval_strategy="no", disable_tqdm=True, compact_weight=weight)
     trainer = STTTrainer(AutoModelForVideoClassification.from_pretrained(model_dir), arguments)
-    return test_scores(trainer.predict(clips, metric_key_prefix="test"), classes)
+    return test_scores(trainer.predict(clips, metric_key_prefix="test"), run["classes"])
 
 
 def print_table(results: dict[str, Any]) -> None:
@@ -117,9 +121,7 @@ def classify_in_new_process(output_dir: Path) -> None:
     """Classify one original video of the test fold with the saved model, as somebody who was only given its folder."""
     rows = load_dataset("dfew", "fold_1", data_dir=output_dir / DATA, split="test", frames="original")
     video, label = rows[0]["video"]["path"], rows.features["label"].int2str(rows[0]["label"])
-    print(
-        f"\nA new process without this package, asked for {Path(video).relative_to(output_dir.resolve())} ({label}):"
-    )
+    print(f"\nA new process that does not import this package, asked for {Path(video).name} ({label}), answers:")
     command = [sys.executable, "-I", "-c", CLASSIFY, str((output_dir / "compact").resolve()), video]
     subprocess.run(command, check=True, cwd=output_dir)
 
@@ -134,7 +136,6 @@ def main() -> None:
     arguments, options = parser.parse_known_args()
     start = time.monotonic()
     logging.disable_progress_bar()
-    arguments.output_dir.mkdir(parents=True, exist_ok=True)
     results = run_demo(arguments.output_dir, arguments.num_clips, options)
     print_table(results)
     classify_in_new_process(arguments.output_dir)

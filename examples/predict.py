@@ -27,16 +27,21 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--picture", type=Path, help="draw the frames that the model saw of the last video, and scores"
     )
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.top_k < 1:
+        parser.error(f"--top_k {arguments.top_k} must be at least 1")
+    if arguments.picture and not arguments.picture.parent.is_dir():
+        parser.error(f"--picture {arguments.picture}: there is no folder {arguments.picture.parent}")
+    return arguments
 
 
-def draw(clip: torch.Tensor, scores: dict[str, float], path: Path) -> None:
+def draw(frames: torch.Tensor, scores: dict[str, float], path: Path) -> None:
     """Draw the frames `(T, 3, H, W)` of a clip in time order above the probabilities of the classes."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(len(clip), 4), layout="constrained")
-    grid = figure.add_gridspec(2, len(clip), height_ratios=(1, 2))
-    for i, frame in enumerate(clip):
+    figure = Figure(figsize=(len(frames), 4), layout="constrained")
+    grid = figure.add_gridspec(2, len(frames), height_ratios=(1, 2))
+    for i, frame in enumerate(frames):
         axes = figure.add_subplot(grid[0, i])
         axes.imshow(frame.permute(1, 2, 0).clamp(0, 1))
         axes.set_axis_off()
@@ -67,7 +72,11 @@ def main() -> int:
         best = sorted(scores, key=scores.__getitem__, reverse=True)[: arguments.top_k]
         print(f"{video}: " + ", ".join(f"{name} {scores[name]:.3f}" for name in best))
         if arguments.picture:
-            draw(clip[0], scores, arguments.picture)
+            frames = clip[0]
+            if processor.do_normalize:
+                mean, std = (torch.tensor(v).view(3, 1, 1) for v in (processor.image_mean, processor.image_std))
+                frames = frames * std + mean
+            draw(frames, scores, arguments.picture)
     return 1 if failures else 0
 
 

@@ -9,6 +9,7 @@ the model, its checkpoints, results.json and confusion.png.
 """
 
 import argparse
+import dataclasses
 import json
 import logging
 import sys
@@ -17,10 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from transformers import AutoModelForVideoClassification, AutoVideoProcessor, HfArgumentParser, set_seed
 
-from dataset_scripts import load_dataset
+from dataset_scripts import BUILDERS, load_dataset
 from dataset_scripts.synthetic_faces import MARKER as SYNTHETIC_MARKER
 from modeling_stt import STTConfig, STTForVideoClassification, STTVideoProcessor
 from modeling_stt.training import (
@@ -33,6 +35,8 @@ from modeling_stt.training import (
     set_classes,
 )
 from modeling_stt.training.results import plot_confusion_matrix
+
+SETS_WITH_FOLDS = ("dfew",)
 
 logger = logging.getLogger("train")
 
@@ -77,45 +81,90 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[RunArguments, STTTraining
     first = argparse.ArgumentParser(add_help=False)
     first.add_argument("--recipe", type=Path, help="YAML file of options, by their names here.")
     named, rest = first.parse_known_args(arguments)
-    options = yaml.safe_load(named.recipe.read_text(encoding="utf-8")) if named.recipe else {}
-    from_recipe = [
-        f"--{key}={json.dumps(value) if isinstance(value, dict) else value}" for key, value in options.items()
-    ]
+    from_recipe = read_recipe(named.recipe) if named.recipe else []
     kinds: Any = (RunArguments, STTTrainingArguments)
     parser = HfArgumentParser(kinds, parents=[first], description=__doc__)
     run, args, _ = parser.parse_args_into_dataclasses([*from_recipe, *rest])
     return run, args
 
 
+def read_recipe(path: Path) -> list[str]:
+    """The options of a recipe as words of a command line."""
+    try:
+        options = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise SystemExit(f"--recipe {path} is not YAML: {error}") from error
+    if not isinstance(options, dict):
+        raise SystemExit(f"--recipe {path} must hold lines of 'option: value'.")
+    values = {key: json.dumps(value) if isinstance(value, dict) else value for key, value in options.items()}
+    return [f"--{key}={value}" for key, value in values.items() if value is not None]
+
+
+def read_model_config(text: str) -> dict[str, Any]:
+    """The fields of a new model's configuration that are not at their defaults."""
+    try:
+        fields = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise SystemExit(f"--model_config is not JSON ({error}): {text}") from error
+    known = {f.name for f in dataclasses.fields(STTConfig)}
+    unknown = sorted(set(fields) - known) if isinstance(fields, dict) else [text]
+    if unknown:
+        raise SystemExit(
+            f"--model_config must be a JSON object of STTConfig's fields; it has no {', '.join(unknown)}."
+        )
+    return fields
+
+
 def build_model(run: RunArguments, classes: list[str]) -> tuple[STTForVideoClassification, STTVideoProcessor]:
     """A new model, or a trained one answering in these classes, and its video processor."""
     if run.model is not None:
+        if run.backbone_weights is not None or run.do_normalize or run.model_config != "{}":
+            raise SystemExit(
+                "--model brings its own: leave out --model_config, --backbone_weights and --do_normalize."
+            )
         model = AutoModelForVideoClassification.from_pretrained(run.model)
         set_classes(model, classes)
         return model, AutoVideoProcessor.from_pretrained(run.model)
-    config = STTConfig(id2label=dict(enumerate(classes)), **json.loads(run.model_config))
+    config = STTConfig(id2label=dict(enumerate(classes)), **read_model_config(run.model_config))
     size = {"height": config.image_size, "width": config.image_size}
     processor = STTVideoProcessor(num_frames=config.num_frames, size=size, do_normalize=run.do_normalize)
     model = STTForVideoClassification(config)
     if run.backbone_weights is not None:
+        if "_Weights." in run.backbone_weights and not run.do_normalize:
+            raise SystemExit(f"{run.backbone_weights} was trained on normalised frames: add --do_normalize True.")
         logger.info("Backbone weights: %s", load_backbone_weights(model, run.backbone_weights))
     return model, processor
+
+
+def load_rows(run: RunArguments) -> tuple[Any, Any]:
+    """The training and the test fold."""
+    if run.dataset not in BUILDERS:
+        raise SystemExit(f"--dataset {run.dataset} is unknown: choose one of {', '.join(sorted(BUILDERS))}.")
+    if run.dataset in SETS_WITH_FOLDS and run.fold is None:
+        raise SystemExit(f"{run.dataset} has folds: say which one is held out, as --fold 1.")
+    fold = None if run.fold is None else f"fold_{run.fold}"
+    rows: Any = load_dataset(run.dataset, fold, data_dir=run.data_dir)
+    # AFEW's test labels were never published: its validation set is what papers test on.
+    return rows["train"], rows["test"] if "test" in rows else rows["validation"]
+
+
+def is_synthetic(row: dict[str, Any]) -> bool:
+    """Whether a clip lies in a tree of synthetic faces."""
+    clip = Path(row["frames"][0] if "frames" in row else row["video"]["path"])
+    return any((folder / SYNTHETIC_MARKER).is_file() for folder in clip.parents)
 
 
 def train(arguments: Sequence[str]) -> FoldRun:
     """Run one fold as the command line says."""
     run, args = parse_arguments(arguments)
     set_seed(args.seed)
-    fold = None if run.fold is None else f"fold_{run.fold}"
     with args.main_process_first(desc="preparing the data set"):
-        rows: Any = load_dataset(run.dataset, fold, data_dir=run.data_dir)
-    model, processor = build_model(run, rows["train"].features["label"].names)
-    # AFEW's test labels were never published: its validation set is what papers test on.
-    test_rows = rows["test"] if "test" in rows else rows["validation"]
+        train_rows, test_rows = load_rows(run)
+    model, processor = build_model(run, train_rows.features["label"].names)
     finished = run_fold(
         model,
         processor,
-        rows["train"],
+        train_rows,
         test_rows,
         args,
         augment=ClipAugment(scale=(run.smallest_crop, 1.0)),
@@ -124,9 +173,10 @@ def train(arguments: Sequence[str]) -> FoldRun:
         validation_fraction=run.validation_fraction,
         about={
             "dataset": run.dataset,
-            "synthetic": (Path(run.data_dir) / SYNTHETIC_MARKER).is_file(),
+            "synthetic": is_synthetic(train_rows[0]),
             "fold": run.fold,
-            "data_dir": str(Path(run.data_dir).resolve()),
+            "data_dir": str(Path(run.data_dir).expanduser().resolve()),
+            "start": {"model": run.model, "backbone_weights": run.backbone_weights},
         },
     )
     if finished.trainer.is_world_process_zero():
@@ -137,7 +187,8 @@ def train(arguments: Sequence[str]) -> FoldRun:
 def report(results: dict[str, Any], output_dir: Path) -> None:
     """Print the scores and draw the confusion matrix."""
     scores = results["test"]
-    name = f"{'synthetic faces as ' if results['synthetic'] else ''}{results['dataset']} fold {results['fold']}"
+    name = results["dataset"] if results["fold"] is None else f"{results['dataset']} fold {results['fold']}"
+    name = f"synthetic faces as {name}" if results["synthetic"] else name
     title = f"{name}: WAR {100 * scores['war']:.2f}, UAR {100 * scores['uar']:.2f}"
     print(f"{title} ({results['protocol']['selection_means']})")
     try:
@@ -149,3 +200,7 @@ def report(results: dict[str, Any], output_dir: Path) -> None:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     train(sys.argv[1:])
+    if torch.distributed.is_initialized():
+        # Without a farewell, gloo's threads now and then abort a process that has done its work.
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()

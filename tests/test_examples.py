@@ -69,13 +69,11 @@ def test_train_writes_model_results_and_picture(trained: Path) -> None:
     assert {"model.safetensors", "modeling_stt.py", "video_processing_stt.py"} <= {p.name for p in trained.iterdir()}
 
 
-def test_defaults_are_those_of_the_written_recipe(trained: Path, home: Path) -> None:
+def test_defaults_are_those_of_the_written_recipe(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # recipes/dfew.yaml is there to be read: it must say what is done without it.
-    sys.path.insert(0, str(ROOT / "examples"))
-    try:
-        from train import parse_arguments
-    finally:
-        sys.path.remove(str(ROOT / "examples"))
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    from train import parse_arguments
+
     options = ["--data_dir=DFEW", f"--output_dir={home / 'unused'}", "--use_cpu=True"]
     run_plain, args_plain = parse_arguments(options)
     run_recipe, args_recipe = parse_arguments([f"--recipe={ROOT / 'examples/recipes/dfew.yaml'}", *options])
@@ -92,7 +90,9 @@ def test_train_runs_in_two_processes_with_the_demo_recipe(home: Path, tmp_path: 
     assert done.stdout.count("dfew fold 1: WAR") == 1, "one process reports"
     results = json.loads((tmp_path / "two" / "results.json").read_text())
     assert results["environment"]["num_processes"] == 2
-    assert results["test"]["num_clips"] == sum(results["clips"]["test"].values()), "each test clip counts once"
+    assert results["test"]["num_clips"] == sum(results["clips"]["test"]["per_class"].values()), (
+        "each test clip counts once"
+    )
 
 
 def test_train_refuses_a_folder_that_holds_a_run(trained: Path, home: Path) -> None:
@@ -124,6 +124,51 @@ def test_predict_names_expressions_and_survives_bad_videos(trained: Path, home: 
     assert "Traceback" not in done.stderr
     assert done.returncode == 1
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--dataset=dfwe", "--fold=1"], "--dataset dfwe is unknown: choose one of dfew"),
+        (["--dataset=dfew"], "say which one is held out, as --fold 1"),
+        (["--fold=1", "--model_config={"], "--model_config is not JSON"),
+        (["--fold=1", '--model_config={"hidden_sizes": 3}'], "it has no hidden_sizes"),
+        (["--fold=1", "--model=somewhere", "--backbone_weights=w.pth"], "--model brings its own"),
+        (["--fold=1", "--backbone_weights=ResNet18_Weights.IMAGENET1K_V1"], "add --do_normalize True"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused(
+    options: list[str], message: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    from train import train
+
+    with pytest.raises(SystemExit, match=message):
+        train([*TINY, *options, f"--data_dir={home / 'DFEW'}", f"--output_dir={tmp_path / 'run'}"])
+
+
+@pytest.mark.parametrize(("text", "message"), [("- 1", "must hold lines of"), ("a: [", "is not YAML")])
+def test_recipe_that_is_none_is_refused(
+    text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    from train import read_recipe
+
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(SystemExit, match=message):
+        read_recipe(tmp_path / "recipe.yaml")
+
+
+def test_synthetic_faces_are_known_wherever_the_tree_begins(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # DFEW is found a folder further down, too; its scores must not pass for DFEW's then.
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    from train import RunArguments, is_synthetic, load_rows
+
+    rows, _ = load_rows(RunArguments(data_dir=str(home), fold=1))
+    assert is_synthetic(rows[0])
+    assert not is_synthetic({"frames": [str(tmp_path / "1.jpg")]})
 
 
 def test_finetuning_starts_from_a_trained_model(trained: Path, home: Path, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """One fold, honestly: validation is cut from the training fold, the test fold is read once, by the model so chosen."""
 
+import hashlib
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +21,7 @@ from .results import describe_environment, write_results
 from .trainer import STTTrainer
 
 RESULTS_FILE = "results.json"
+RUN_FILE = "run.json"  # what a run was started with; an interrupted one goes on only with the same
 
 # The arguments that decide what a run comes to.
 RECIPE_FIELDS = (
@@ -134,40 +137,49 @@ def run_fold(
 
     Raises:
         FileExistsError: For an output folder with a finished run, or with an interrupted one that is not resumed.
-        ValueError: For an unknown selection or score, or classes that are not the model's.
+        RuntimeError: When no epoch was trained.
+        ValueError: For an unknown selection or score, classes that are not the model's, epochs that are not all
+            evaluated and saved, or a run that is resumed with other data or options than it was started with.
     """
     if selection not in SELECTIONS or select_by not in ("war", "uar"):
         raise ValueError(
             f"selection={selection!r}, select_by={select_by!r}: choose of {tuple(SELECTIONS)} and ('war', 'uar')."
         )
-    checkpoint = _checkpoint_to_resume(args)
+    augment, classes = augment or ClipAugment(), model.config.class_names
     folds = _cut_folds(train_rows, test_rows, selection, validation_fraction)
     _select_by(args, selection, select_by)
-    augment, classes = augment or ClipAugment(), model.config.class_names
-    trainer = STTTrainer(
-        model=model,
-        args=args,
-        train_dataset=ClipDataset(folds["train"], processor, augment=augment, seed=args.seed, labels=classes),
-        eval_dataset=None if selection == "last" else ClipDataset(folds[selection], processor, labels=classes),
-    )
-    train_seconds = trainer.train(resume_from_checkpoint=checkpoint).metrics["train_runtime"]
-    prediction = trainer.predict(ClipDataset(test_rows, processor, labels=classes), metric_key_prefix="test")
-    results = {
+    run = {
         "format": 1,
         **(about or {}),
         "classes": classes,
-        "clips": {name: _count_classes(rows, classes) for name, rows in folds.items()},
+        "clips": {name: _describe_clips(rows, classes) for name, rows in folds.items()},
         "protocol": {
             "selection": selection,
             "selection_means": SELECTIONS[selection],
             "select_by": None if selection == "last" else select_by,
             "validation_fraction": validation_fraction if selection == "validation" else None,
         },
-        "test": test_scores(prediction, classes),
-        **_selected_and_last_epoch(trainer),
         "recipe": _recipe(args, augment),
         "model": model.config.to_diff_dict() | {"num_parameters": model.num_parameters()},
-        "train_seconds": round(train_seconds, 1),
+        "processor": json.loads(processor.to_json_string()),
+    }
+    checkpoint = _checkpoint_to_resume(args, run)
+    trainer = STTTrainer(
+        model=model,
+        args=args,
+        train_dataset=ClipDataset(folds["train"], processor, augment=augment, seed=args.seed, labels=classes),
+        eval_dataset=None if selection == "last" else ClipDataset(folds[selection], processor, labels=classes),
+    )
+    if trainer.is_world_process_zero():
+        write_results(Path(str(args.output_dir)) / RUN_FILE, run)
+    trained = trainer.train(resume_from_checkpoint=checkpoint)
+    selected = _selected_and_last_epoch(trainer, selection)  # before the test fold is touched
+    prediction = trainer.predict(ClipDataset(test_rows, processor, labels=classes), metric_key_prefix="test")
+    results = run | {
+        "test": test_scores(prediction, classes),
+        **selected,
+        # Of a resumed run only the last part's time is known.
+        "train_seconds": None if checkpoint else round(trained.metrics["train_runtime"], 1),
         "environment": describe_environment(),
         "history": _history(trainer),
     }
@@ -179,10 +191,16 @@ def run_fold(
 
 def _select_by(args: STTTrainingArguments, selection: str, select_by: str) -> None:
     """Make the Trainer keep the best epoch by this score, or none but the last."""
-    args.load_best_model_at_end = selection != "last"
-    args.metric_for_best_model, args.greater_is_better = select_by, True
     if selection == "last":
-        args.eval_strategy = IntervalStrategy.NO
+        args.eval_strategy, args.load_best_model_at_end = IntervalStrategy.NO, False
+        return
+    strategies = tuple(getattr(kind, "value", kind) for kind in (args.eval_strategy, args.save_strategy))
+    if strategies != ("epoch", "epoch"):
+        raise ValueError(
+            f"eval_strategy={strategies[0]!r} and save_strategy={strategies[1]!r}: the best epoch can be chosen only "
+            "if every epoch is evaluated and saved. Set both to 'epoch', or choose selection='last'."
+        )
+    args.load_best_model_at_end, args.metric_for_best_model, args.greater_is_better = True, select_by, True
 
 
 def test_scores(prediction: PredictionOutput, classes: Sequence[str]) -> dict[str, Any]:
@@ -200,25 +218,46 @@ def _cut_folds(train_rows: Dataset, test_rows: Dataset, selection: str, fraction
     return {"train": train_rows.select(kept), "validation": train_rows.select(cut), "test": test_rows}
 
 
-def _checkpoint_to_resume(args: STTTrainingArguments) -> str | None:
-    """The checkpoint to go on from; refuses to write over an earlier run."""
-    output_dir = Path(str(args.output_dir))
+def _checkpoint_to_resume(args: STTTrainingArguments, run: dict[str, Any]) -> str | None:
+    """The checkpoint to go on from; refuses to write over an earlier run, or to go on with a different one."""
+    output_dir, resume = Path(str(args.output_dir)), args.resume_from_checkpoint
     if (output_dir / RESULTS_FILE).is_file():
         raise FileExistsError(f"{output_dir} holds a finished run ({RESULTS_FILE}): choose another output_dir.")
     last = get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None
-    if args.resume_from_checkpoint is None and last is not None:
+    if resume is None and last is not None:
         raise FileExistsError(
             f"{output_dir} holds an interrupted run ({Path(last).name}): go on with it by resume_from_checkpoint="
             '"last", or choose another output_dir.'
         )
     # "last" without a checkpoint starts anew: a run may be interrupted before its first.
-    return last if args.resume_from_checkpoint == "last" else args.resume_from_checkpoint
+    checkpoint = last if resume == "last" else resume
+    if checkpoint is None:
+        return None
+    told = Path(checkpoint).parent / RUN_FILE
+    if not told.is_file():
+        raise FileNotFoundError(
+            f'resume_from_checkpoint={resume!r}: no {RUN_FILE} lies beside that. Give "last", or the path of a '
+            "checkpoint in the folder of a run."
+        )
+    before = json.loads(told.read_text(encoding="utf-8"))
+    now = json.loads(json.dumps(run))
+    before["recipe"].pop("num_processes"), now["recipe"].pop("num_processes")  # which may change
+    differing = [key for key in now.keys() | before.keys() if now.get(key) != before.get(key)]
+    if differing:
+        raise ValueError(
+            f"The interrupted run in {told.parent} differs from this one in {', '.join(sorted(differing))} (see "
+            f"{RUN_FILE} there). Resume it with the options and data that it was started with."
+        )
+    return checkpoint
 
 
-def _count_classes(rows: Dataset, classes: Sequence[str]) -> dict[str, int]:
+def _describe_clips(rows: Dataset, classes: Sequence[str]) -> dict[str, Any]:
+    """Number of clips of each class, and a fingerprint of which clips they are."""
     names = rows.features["label"].names
     counts = np.bincount(rows["label"], minlength=len(names))
-    return {name: int(counts[names.index(name)]) for name in classes if name in names}
+    told = {name: int(counts[names.index(name)]) for name in classes if name in names}
+    ids = hashlib.sha256("\n".join(rows["clip_id"]).encode()).hexdigest()
+    return {"per_class": told, "sha256_of_ids": ids}
 
 
 def _history(trainer: STTTrainer) -> list[dict[str, Any]]:
@@ -226,13 +265,18 @@ def _history(trainer: STTTrainer) -> list[dict[str, Any]]:
     return [_without_speed(entry) for entry in trainer.state.log_history if "train_runtime" not in entry]
 
 
-def _selected_and_last_epoch(trainer: STTTrainer) -> dict[str, Any]:
+def _selected_and_last_epoch(trainer: STTTrainer, selection: str) -> dict[str, Any]:
     """Epoch and scores of the model that was selected and of the last one, from the evaluations after each epoch."""
     state = trainer.state
-    evaluations = [entry for entry in state.log_history if "eval_war" in entry]
-    if not evaluations:
+    if selection == "last":
         last = {"epoch": state.epoch, "step": state.global_step, "evaluation": None}
         return {"selected": last, "last": last}
+    evaluations = [entry for entry in state.log_history if "eval_war" in entry]
+    if not evaluations or state.best_model_checkpoint is None:
+        raise RuntimeError(
+            f"{state.epoch or 0:g} epochs were trained and none was evaluated and saved, so none can be selected. "
+            "Train for one epoch at least."
+        )
 
     def told(entry: dict[str, Any]) -> dict[str, Any]:
         entry = _without_speed(entry)

@@ -66,7 +66,7 @@ def test_results_tell_protocol_scores_and_epochs(rows: datasets.Dataset, tmp_pat
     results = _run(rows, tmp_path / "run")
     written = json.loads((tmp_path / "run" / RESULTS_FILE).read_text())
     assert written == json.loads(json.dumps(results))
-    assert written["clips"] == {
+    assert {name: clips["per_class"] for name, clips in written["clips"].items()} == {
         "train": {"happy": 3, "sad": 3, "angry": 3},
         "validation": {"happy": 1, "sad": 1, "angry": 1},
         "test": {"happy": 2, "sad": 2, "angry": 2},
@@ -102,7 +102,7 @@ def test_test_fold_is_scored_once_by_the_selected_model(
 
 def test_selection_test_uses_the_test_fold_and_says_so(rows: datasets.Dataset, tmp_path: Path) -> None:
     results = _run(rows, tmp_path / "run", selection="test")
-    assert sum(results["clips"]["train"].values()) == 12
+    assert sum(results["clips"]["train"]["per_class"].values()) == 12
     assert "optimistic" in results["protocol"]["selection_means"]
     assert results["test"]["war"] == results["selected"]["evaluation"]["war"]
 
@@ -124,16 +124,49 @@ def test_interrupted_run_resumes_to_the_same_results(
     rows: datasets.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unbroken = _run(rows, tmp_path / "unbroken")
-    init = STTTrainer.__init__
-    with monkeypatch.context() as patch:
-        patch.setattr(STTTrainer, "__init__", lambda self, *a, **k: init(self, *a, callbacks=[_Interrupt()], **k))
-        with pytest.raises(KeyboardInterrupt):
-            _run(rows, tmp_path / "broken")
+    _interrupted(rows, tmp_path / "broken", monkeypatch)
     with pytest.raises(FileExistsError, match='resume_from_checkpoint="last"'):
         _run(rows, tmp_path / "broken")
     resumed = _run(rows, tmp_path / "broken", resume_from_checkpoint="last")
     for part in ("test", "selected", "last", "history", "clips", "recipe"):
         assert resumed[part] == unbroken[part], part
+
+
+def _interrupted(rows: datasets.Dataset, output_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    init = STTTrainer.__init__
+    with monkeypatch.context() as patch:
+        patch.setattr(STTTrainer, "__init__", lambda self, *a, **k: init(self, *a, callbacks=[_Interrupt()], **k))
+        with pytest.raises(KeyboardInterrupt):
+            _run(rows, output_dir)
+
+
+def test_interrupted_run_goes_on_only_as_it_was_started(
+    rows: datasets.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Resumed on another fold, a model would be tested on clips that it was trained on.
+    _interrupted(rows, tmp_path, monkeypatch)
+    other_fold = rows.select([*range(6, 18), *range(6)])
+    with pytest.raises(ValueError, match="differs from this one in clips"):
+        _run(other_fold, tmp_path, resume_from_checkpoint="last")
+    with pytest.raises(ValueError, match="differs from this one in recipe"):
+        _run(rows, tmp_path, resume_from_checkpoint="last", compact_weight=0.9)
+    with pytest.raises(FileNotFoundError, match=r"no run\.json lies beside"):
+        _run(rows, tmp_path, resume_from_checkpoint="True")
+
+
+@pytest.mark.parametrize("strategies", [{"save_strategy": "no"}, {"eval_strategy": "steps", "eval_steps": 2}])
+def test_best_epoch_needs_every_epoch_evaluated_and_saved(
+    strategies: dict[str, Any], rows: datasets.Dataset, tmp_path: Path
+) -> None:
+    # The results would name an epoch whose model was not kept.
+    with pytest.raises(ValueError, match="Set both to 'epoch'"):
+        _run(rows, tmp_path / "run", **strategies)
+
+
+def test_no_epoch_is_no_result(rows: datasets.Dataset, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="none can be selected"):
+        _run(rows, tmp_path / "run", num_train_epochs=0)
+    assert not (tmp_path / "run" / RESULTS_FILE).exists()
 
 
 def test_same_seed_same_numbers(rows: datasets.Dataset, tmp_path: Path) -> None:

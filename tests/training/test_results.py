@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from modeling_stt.training import results
 from modeling_stt.training.results import describe_environment, plot_confusion_matrix, write_results
 
 
@@ -20,6 +21,10 @@ def test_numbers_that_json_cannot_hold_leave_the_old_file(tmp_path: Path) -> Non
 def test_environment_names_versions_and_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
     environment = describe_environment()
     assert environment["torch"] and environment["num_cpus"] >= 1 and environment["num_processes"] == 1
+    monkeypatch.setattr(
+        results, "__file__", str(Path(results.__file__).parents[2] / "venv/lib/stt/training/results.py")
+    )
+    assert describe_environment()["git_sha"] is None, "the sha of a repository around an installed copy is not ours"
     monkeypatch.setattr(subprocess, "run", lambda *a, **k: (_ for _ in ()).throw(FileNotFoundError("git")))
     assert describe_environment()["git_sha"] is None, "a machine without git has no sha, and no crash"
 
