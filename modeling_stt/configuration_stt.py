@@ -17,13 +17,13 @@ class STTConfig(PreTrainedConfig):
     r"""
     Configuration of the Spatio-Temporal Transformer for dynamic facial expression recognition (arXiv 2205.04749).
 
-    Only the paper's abstract is public. The defaults are the authors' later code base (LOGO-Former) read back; each
-    line below says how sure we are: **paper** (abstract, or the first author in public), **authors** (seen in that
-    code base), **ours** (a gap that we filled).
+    Only the paper's abstract could be read. The defaults are those of the authors' next model (LOGO-Former), as a third
+    party's port of its code shows them; each line below says where its value comes from: **paper** (abstract, or the
+    first author in public), **authors** (that code), **ours** (a gap that we filled).
 
     Args:
         image_size: Height and width of a frame in pixels. 112 (authors).
-        num_channels: Channels of a frame, 3 = RGB.
+        num_channels: Channels of a frame, 3 = RGB (authors).
         num_frames: Frames of a clip. 16 (paper: the "dynamic sampling" of 8 segments × 2 frames).
         backbone_stem_width: Output channels of the backbone's 7×7 stem convolution. 64 as ResNet-18 (authors).
         backbone_widths: Output channels of each residual stage. `(64, 128, 256)` is ResNet-18 cut after `layer3`
@@ -42,8 +42,9 @@ class STTConfig(PreTrainedConfig):
             both "within each block"; the order is the authors'); `"time_space"`: the other way round, as TimeSformer;
             `"joint"`: one attention over all tokens of the clip; `"space_only"` and `"time_only"`: for ablations.
             `"space_only"` has no temporal positions and so cannot tell the order of frames.
-        qkv_bias: Whether queries and values have a bias. Keys never have one: softmax cancels it (ours).
-        layer_norm_eps: Epsilon of the layer norms.
+        qkv_bias: Whether queries and values have a bias (on in the code that the authors' builds on). Keys never have
+            one: softmax cancels it (ours).
+        layer_norm_eps: Epsilon of the layer norms (ours).
         initializer_range: Standard deviation of the truncated normal that initialises tokens, tables and linear
             layers. 0.02 (authors).
 

@@ -1,4 +1,4 @@
-"""Arguments of training, with the paper's recipe as defaults."""
+"""Arguments of training; the defaults are the recipe of the authors' later code."""
 
 from dataclasses import dataclass, field
 from typing import Literal
