@@ -17,8 +17,8 @@ class STTConfig(PreTrainedConfig):
     r"""
     Configuration of the Spatio-Temporal Transformer for dynamic facial expression recognition (arXiv 2205.04749).
 
-    Only the paper's abstract could be read. The defaults are those of the authors' next model (LOGO-Former), as a third
-    party's port of its code shows them; each line below says where its value comes from: **paper** (abstract, or the
+    Only the paper's abstract could be read. The defaults are those of the authors' next model (LOGO-Former), as a
+    third party's port of its code shows them; each line says where its value comes from: **paper** (abstract, or the
     first author in public), **authors** (that code), **ours** (a gap that we filled).
 
     Args:
