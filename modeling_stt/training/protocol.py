@@ -148,21 +148,14 @@ def run_fold(
     augment, classes = augment or ClipAugment(), model.config.class_names
     folds = _cut_folds(train_rows, test_rows, selection, validation_fraction)
     _select_by(args, selection, select_by)
-    run = {
-        "format": 1,
-        **(about or {}),
-        "classes": classes,
-        "clips": {name: _describe_clips(rows, classes) for name, rows in folds.items()},
-        "protocol": {
-            "selection": selection,
-            "selection_means": SELECTIONS[selection],
-            "select_by": None if selection == "last" else select_by,
-            "validation_fraction": validation_fraction if selection == "validation" else None,
-        },
-        "recipe": _recipe(args, augment),
-        "model": model.config.to_diff_dict() | {"num_parameters": model.num_parameters()},
-        "processor": json.loads(processor.to_json_string()),
+    run = {"format": 1, **(about or {}), **_describe_run(model, processor, folds)}
+    run["protocol"] = {
+        "selection": selection,
+        "selection_means": SELECTIONS[selection],
+        "select_by": None if selection == "last" else select_by,
+        "validation_fraction": validation_fraction if selection == "validation" else None,
     }
+    run["recipe"] = _recipe(args, augment)
     checkpoint = _checkpoint_to_resume(args, run)
     trainer = STTTrainer(
         model=model,
@@ -187,6 +180,19 @@ def run_fold(
     if trainer.is_world_process_zero():
         write_results(Path(str(args.output_dir)) / RESULTS_FILE, results)
     return FoldRun(trainer, results)
+
+
+def _describe_run(
+    model: STTForVideoClassification, processor: STTVideoProcessor, folds: dict[str, Dataset]
+) -> dict[str, Any]:
+    """What is trained, on what."""
+    classes = model.config.class_names
+    return {
+        "classes": classes,
+        "clips": {name: _describe_clips(rows, classes) for name, rows in folds.items()},
+        "model": model.config.to_diff_dict() | {"num_parameters": model.num_parameters()},
+        "processor": json.loads(processor.to_json_string()),
+    }
 
 
 def _select_by(args: STTTrainingArguments, selection: str, select_by: str) -> None:
