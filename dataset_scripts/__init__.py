@@ -7,6 +7,8 @@ name that it doesn't know.
 
 import hashlib
 import os
+import re
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,13 +16,47 @@ from typing import Any, TypeAlias
 import datasets
 
 # Name of a data set, which is also its module in this folder → class of its builder.
-BUILDERS = {"dfew": "DFEW"}
+BUILDERS = {
+    "afew": "AFEW",
+    "clip_folder": "ClipFolder",
+    "crema_d": "CremaD",
+    "dfew": "DFEW",
+    "ferv39k": "FERV39k",
+    "mafw": "MAFW",
+    "ravdess": "Ravdess",
+}
 
 AnyDataset: TypeAlias = (
     datasets.Dataset | datasets.DatasetDict | datasets.IterableDataset | datasets.IterableDatasetDict
 )
 
-__all__ = ["BUILDERS", "load_dataset", "load_dataset_builder"]
+__all__ = ["BUILDERS", "configurations", "folds", "load_dataset", "load_dataset_builder"]
+
+
+def _builder_class(path: str) -> type[datasets.DatasetBuilder]:
+    """The class of a data set's builder; KeyError for a name that is not in this folder."""
+    if path not in BUILDERS:
+        raise KeyError(f"{path!r} is not one of {sorted(BUILDERS)}.")
+    return getattr(import_module(f"{__name__}.{path}"), BUILDERS[path])
+
+
+def configurations(path: str) -> list[str]:
+    """Names of the configurations that a data set of this folder comes in, such as ``fold_1`` or ``default``.
+
+    Raises:
+        KeyError: ``path`` is not in this folder.
+    """
+    return [config.name for config in _builder_class(path).BUILDER_CONFIGS]
+
+
+def folds(path: str) -> list[int]:
+    """Numbers of the folds that a data set of this folder comes in; empty for one with a single split.
+
+    Raises:
+        KeyError: ``path`` is not in this folder.
+    """
+    names = filter(re.compile(r"fold_\d+").fullmatch, configurations(path))
+    return sorted(int(name.removeprefix("fold_")) for name in names)
 
 
 def load_dataset_builder(
@@ -47,13 +83,9 @@ def load_dataset_builder(
         KeyError: ``path`` is not in this folder.
         FileNotFoundError, ValueError: what is in ``data_dir`` cannot be right; the message says what to do.
     """
-    if path not in BUILDERS:
-        raise KeyError(f"{path!r} is not one of {sorted(BUILDERS)}.")
-    module = import_module(f"{__name__}.{path}")
-    script = Path(str(module.__file__)).read_bytes()
-    return getattr(
-        module, BUILDERS[path]
-    )(
+    builder_class = _builder_class(path)
+    script = Path(str(sys.modules[builder_class.__module__].__file__)).read_bytes()
+    return builder_class(
         config_name=name,
         data_dir=None if data_dir is None else os.path.abspath(Path(data_dir).expanduser()),  # noqa: PTH100  # drops ..
         cache_dir=None if cache_dir is None else str(cache_dir),

@@ -22,7 +22,7 @@ import torch
 import yaml
 from transformers import AutoModelForVideoClassification, AutoVideoProcessor, HfArgumentParser, set_seed
 
-from dataset_scripts import BUILDERS, load_dataset
+from dataset_scripts import BUILDERS, configurations, load_dataset
 from dataset_scripts.synthetic_faces import MARKER as SYNTHETIC_MARKER
 from modeling_stt import STTConfig, STTForVideoClassification, STTVideoProcessor
 from modeling_stt.training import (
@@ -36,8 +36,6 @@ from modeling_stt.training import (
 )
 from modeling_stt.training.results import plot_confusion_matrix
 
-SETS_WITH_FOLDS = ("dfew",)
-
 logger = logging.getLogger("train")
 
 
@@ -48,6 +46,16 @@ class RunArguments:
     data_dir: str = field(metadata={"help": "Folder of the data set, as its owners lay it out."})
     dataset: str = field(default="dfew", metadata={"help": "Name of a builder in dataset_scripts."})
     fold: int | None = field(default=None, metadata={"help": "Fold that is held out, for sets that have folds."})
+    configuration: str | None = field(
+        default=None, metadata={"help": "Configuration of the data set where it is neither a fold nor the default."}
+    )
+    data_options: str = field(
+        default="{}", metadata={"help": """Options of the data set's builder: '{"frames": "16f"}'."""}
+    )
+    soft_labels: bool = field(
+        default=False,
+        metadata={"help": "Train on the distribution of the annotators' votes; scores are against the labels."},
+    )
     model: str | None = field(
         default=None,
         metadata={"help": "Trained STT to start from: a folder or a name on the Hub. Default: a new one."},
@@ -100,19 +108,23 @@ def read_recipe(path: Path) -> list[str]:
     return [f"--{key}={value}" for key, value in values.items() if value is not None]
 
 
+def read_object(option: str, text: str) -> dict[str, Any]:
+    """The JSON object that an option holds."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise SystemExit(f"--{option} is not JSON ({error}): {text}") from error
+    if not isinstance(value, dict):
+        raise SystemExit(f"--{option} must be a JSON object, such as '{{\"name\": 1}}', not {text}.")
+    return value
+
+
 def read_model_config(text: str) -> dict[str, Any]:
     """The fields of a new model's configuration that are not at their defaults."""
-    try:
-        fields = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise SystemExit(f"--model_config is not JSON ({error}): {text}") from error
-    known = {f.name for f in dataclasses.fields(STTConfig)}
-    unknown = sorted(set(fields) - known) if isinstance(fields, dict) else [text]
-    if unknown:
-        raise SystemExit(
-            f"--model_config must be a JSON object of STTConfig's fields; it has no {', '.join(unknown)}."
-        )
-    return fields
+    values = read_object("model_config", text)
+    if unknown := sorted(set(values) - {f.name for f in dataclasses.fields(STTConfig)}):
+        raise SystemExit(f"--model_config must hold fields of STTConfig; it has no {', '.join(unknown)}.")
+    return values
 
 
 def build_model(run: RunArguments, classes: list[str]) -> tuple[STTForVideoClassification, STTVideoProcessor]:
@@ -136,14 +148,30 @@ def build_model(run: RunArguments, classes: list[str]) -> tuple[STTForVideoClass
     return model, processor
 
 
-def load_rows(run: RunArguments) -> tuple[Any, Any]:
-    """The training and the test fold."""
+def builder_options(run: RunArguments) -> dict[str, Any]:
+    """What the data set's builder is asked for, besides its configuration and folder."""
+    options = read_object("data_options", run.data_options)
+    return options | {"votes": True} if run.soft_labels else options
+
+
+def configuration(run: RunArguments) -> str:
+    """The configuration of the data set that is trained on, such as fold_1."""
     if run.dataset not in BUILDERS:
         raise SystemExit(f"--dataset {run.dataset} is unknown: choose one of {', '.join(sorted(BUILDERS))}.")
-    if run.dataset in SETS_WITH_FOLDS and run.fold is None:
-        raise SystemExit(f"{run.dataset} has folds: say which one is held out, as --fold 1.")
-    fold = None if run.fold is None else f"fold_{run.fold}"
-    rows: Any = load_dataset(run.dataset, fold, data_dir=run.data_dir)
+    if run.fold is not None and run.configuration is not None:
+        raise SystemExit(f"--fold {run.fold} and --configuration {run.configuration}: give one of them.")
+    name = run.configuration or ("default" if run.fold is None else f"fold_{run.fold}")
+    known = configurations(run.dataset)
+    if name not in known:
+        raise SystemExit(
+            f"{run.dataset} comes as {', '.join(known)}, not as {name}: choose one by --fold 1 or --configuration."
+        )
+    return name
+
+
+def load_rows(run: RunArguments) -> tuple[Any, Any]:
+    """The training and the test fold."""
+    rows: Any = load_dataset(run.dataset, configuration(run), data_dir=run.data_dir, **builder_options(run))
     # AFEW's test labels were never published: its validation set is what papers test on.
     return rows["train"], rows["test"] if "test" in rows else rows["validation"]
 
@@ -171,10 +199,13 @@ def train(arguments: Sequence[str]) -> FoldRun:
         selection=run.selection,
         select_by=run.select_by,
         validation_fraction=run.validation_fraction,
+        soft_labels=run.soft_labels,
         about={
             "dataset": run.dataset,
+            "data_options": builder_options(run),
             "synthetic": is_synthetic(train_rows[0]),
             "fold": run.fold,
+            "configuration": configuration(run),
             "data_dir": str(Path(run.data_dir).expanduser().resolve()),
             "start": {"model": run.model, "backbone_weights": run.backbone_weights},
         },

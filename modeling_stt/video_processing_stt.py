@@ -49,7 +49,11 @@ CONTAINERS = (
 # Decoding and converting start no threads: FFmpeg waits for its threads when it cleans up, and waits forever where it
 # does so in a forked worker of a DataLoader. More workers are the way to decode in parallel. PyAV before 17 has no
 # `threads`, and converts in one.
-ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
+_PYAV = int(av.__version__.split(".")[0])
+ONE_THREAD: dict[str, Any] = {"threads": 1} if _PYAV >= 17 else {}
+
+# A title in another encoding than UTF-8 is no reason to refuse a video. PyAV 19 takes it, and has no such option.
+_ANY_METADATA: dict[str, Any] = {"metadata_errors": "ignore"} if _PYAV < 19 else {}
 
 VideoFile = str | os.PathLike | bytes | BinaryIO
 ChooseFrames = Callable[[VideoMetadata], np.ndarray]
@@ -249,8 +253,7 @@ class _VideoReader:
         if not isinstance(self.source, str):
             self.source.seek(0)
         options = {"format_whitelist": CONTAINERS}
-        # A title in another encoding than UTF-8 is no reason to refuse a video.
-        with av.open(self.source, mode="r", container_options=options, metadata_errors="ignore") as container:
+        with av.open(self.source, mode="r", container_options=options, **_ANY_METADATA) as container:
             cover = av.stream.Disposition.attached_pic
             streams = [stream for stream in container.streams.video if not stream.disposition & cover]
             if not streams:

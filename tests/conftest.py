@@ -1,6 +1,10 @@
 """What all tests share."""
 
 import os
+from pathlib import Path
+
+# The programs that tests start find this checkout first, and whatever else was told to be on the path.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
 
 # Before torch is imported. Tensors here are tiny: more threads only wait for each other, tenfold on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

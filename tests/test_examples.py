@@ -28,7 +28,7 @@ LAUNCH = ["-m", "accelerate.commands.launch"]
 
 
 def run(*command: str | Path, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | variables
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | variables
     return subprocess.run(
         [sys.executable, *map(str, command)], capture_output=True, text=True, cwd=cwd, env=environment, timeout=300
     )
@@ -129,8 +129,11 @@ def test_predict_names_expressions_and_survives_bad_videos(trained: Path, home: 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--dataset=dfwe", "--fold=1"], "--dataset dfwe is unknown: choose one of dfew"),
-        (["--dataset=dfew"], "say which one is held out, as --fold 1"),
+        (["--dataset=dfwe", "--fold=1"], "--dataset dfwe is unknown: choose one of afew"),
+        (["--dataset=dfew"], "dfew comes as fold_1, .* not as default: choose one by --fold 1"),
+        (["--fold=6"], "dfew comes as fold_1, .* not as fold_6"),
+        (["--fold=1", "--configuration=fold_2"], "give one of them"),
+        (["--fold=1", "--data_options=[1]"], "--data_options must be a JSON object"),
         (["--fold=1", "--model_config={"], "--model_config is not JSON"),
         (["--fold=1", '--model_config={"hidden_sizes": 3}'], "it has no hidden_sizes"),
         (["--fold=1", "--model=somewhere", "--backbone_weights=w.pth"], "--model brings its own"),

@@ -116,6 +116,7 @@ def run_fold(
     selection: str = "validation",
     select_by: str = "war",
     validation_fraction: float = 0.1,
+    soft_labels: bool = False,
     about: dict[str, Any] | None = None,
 ) -> FoldRun:
     """Train on one fold, select an epoch, score it on the test fold, and write the model and `results.json`.
@@ -130,6 +131,8 @@ def run_fold(
         selection: How the epoch is chosen, a key of `SELECTIONS`.
         select_by: The score that the best epoch has the highest of, `"war"` or `"uar"`; the first of equals.
         validation_fraction: Share of each class of the training fold cut for validation, see `split_validation`.
+        soft_labels: Train on the distribution of the annotators' votes, which `train_rows` then has in its column
+            `votes`. Validation and test are by label.
         about: Facts that go into results.json as they are, such as the data set's name and fold.
 
     Returns:
@@ -155,12 +158,14 @@ def run_fold(
         "select_by": None if selection == "last" else select_by,
         "validation_fraction": validation_fraction if selection == "validation" else None,
     }
-    run["recipe"] = _recipe(args, augment)
+    run["recipe"] = _recipe(args, augment) | {"soft_labels": soft_labels}
     checkpoint = _checkpoint_to_resume(args, run)
     trainer = STTTrainer(
         model=model,
         args=args,
-        train_dataset=ClipDataset(folds["train"], processor, augment=augment, seed=args.seed, labels=classes),
+        train_dataset=ClipDataset(
+            folds["train"], processor, augment=augment, seed=args.seed, labels=classes, votes=soft_labels
+        ),
         eval_dataset=None if selection == "last" else ClipDataset(folds[selection], processor, labels=classes),
     )
     if trainer.is_world_process_zero():

@@ -1,5 +1,6 @@
 """Clips: what an item holds, that its randomness is the draw's alone, and errors that name clip and file."""
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 from tiny import NAMES, make_processor, make_rows
 from torch.utils.data import DataLoader
+from transformers.video_utils import VideoMetadata
 
 from modeling_stt.training import ClipAugment, ClipDataset, ClipDraw, ClipSampler
 
@@ -33,6 +35,39 @@ def test_a_training_clip_has_the_size_and_range_of_a_test_clip(rows: list[dict[s
     assert pixel_values.shape == (4, 3, 32, 32)
     assert pixel_values.dtype == torch.float32
     assert 0 <= pixel_values.min() < pixel_values.max() <= 1
+
+
+def test_only_sampled_frames_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A DFEW clip has 77 frames on average and a model reads 16: decoding all would take five times as long."""
+    row = make_rows(tmp_path, num_clips=1, num_frames=80)[0]
+    opened = []
+    read_file = np.fromfile
+    monkeypatch.setattr(np, "fromfile", lambda file, **kw: opened.append(Path(file)) or read_file(file, **kw))
+    processor = make_processor()
+    ClipDataset([row], processor)[0]
+    chosen = processor.sample_frames(VideoMetadata(total_num_frames=80))
+    assert [file.name for file in opened] == [f"{index}.jpg" for index in chosen]
+    opened.clear()
+    ClipDataset([row], processor, augment=ClipAugment())[0]
+    assert len(opened) == 4
+
+
+def test_a_loader_holds_one_batch_at_most(rows: list[dict[str, Any]]) -> None:
+    """Whatever the data set's size: no clip outlives its batch."""
+    alive: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
+    most = []
+
+    class Watched(ClipDataset):
+        def __getitem__(self, draw: ClipDraw | int) -> dict[str, Any]:
+            item = super().__getitem__(draw)
+            alive.add(item["pixel_values"])
+            most.append(len(alive))
+            return item
+
+    for _ in DataLoader(Watched(rows * 5, make_processor(), augment=ClipAugment()), batch_size=3):
+        pass
+    assert len(most) == 30
+    assert max(most) == 3
 
 
 def test_crop_and_flip_are_the_same_for_all_frames(tmp_path: Path) -> None:

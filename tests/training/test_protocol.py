@@ -27,7 +27,13 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> datasets.Dataset:
     return datasets.Dataset.from_list(clips, features=features)
 
 
-def _run(rows: datasets.Dataset, output_dir: Path, selection: str = "validation", **arguments: Any) -> dict[str, Any]:
+def _run(
+    rows: datasets.Dataset,
+    output_dir: Path,
+    selection: str = "validation",
+    soft_labels: bool = False,
+    **arguments: Any,
+) -> dict[str, Any]:
     arguments = {"eval_strategy": "epoch", "save_strategy": "epoch", "num_train_epochs": 3} | arguments
     run = run_fold(
         make_model(),
@@ -37,6 +43,7 @@ def _run(rows: datasets.Dataset, output_dir: Path, selection: str = "validation"
         make_arguments(output_dir, **arguments),
         selection=selection,
         validation_fraction=0.25,
+        soft_labels=soft_labels,
         about={"dataset": "noise"},
     )
     return run.results
@@ -105,6 +112,16 @@ def test_selection_test_uses_the_test_fold_and_says_so(rows: datasets.Dataset, t
     assert sum(results["clips"]["train"]["per_class"].values()) == 12
     assert "optimistic" in results["protocol"]["selection_means"]
     assert results["test"]["war"] == results["selected"]["evaluation"]["war"]
+
+
+def test_soft_labels_are_for_training_only(rows: datasets.Dataset, tmp_path: Path) -> None:
+    # Votes that all speak for class 0: who trains on them calls everything so, and is scored by the labels.
+    votes = rows.add_column("votes", [[1.0, 0.0, 0.0]] * len(rows))
+    results = _run(votes, tmp_path / "run", soft_labels=True, learning_rate=0.5)
+    assert results["recipe"]["soft_labels"] is True
+    assert results["test"]["recalls"] == [1.0, 0.0, 0.0]
+    with pytest.raises(ValueError, match="expected clip_id, label, votes"):
+        _run(rows, tmp_path / "without", soft_labels=True)
 
 
 def test_selection_last_trains_on_the_whole_fold(rows: datasets.Dataset, tmp_path: Path) -> None:
