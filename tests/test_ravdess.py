@@ -1,0 +1,378 @@
+"""dataset_scripts/ravdess.py: labels and folds from names, and one recording never read twice."""
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import datasets
+import dfew_trees
+import pytest
+
+import dataset_scripts
+from dataset_scripts import ravdess
+from modeling_stt.training.protocol import split_validation
+
+DATASETS3_PYTHON = os.environ.get("STT_DATASETS3_PYTHON")
+ACTORS = (1, 2, 4, 5, 12, 18, 24)
+
+
+def write_ravdess(root: Path, names: list[str], archive: str = "") -> Path:
+    """Clips in ``Actor_12``, below ``archive`` as the zips unpack; videos of 3 + emotion % 4 frames."""
+    for name in names:
+        folder = root / archive.format(name[-2:]) / f"Actor_{name[-2:]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.mp4").write_bytes(dfew_trees.video(3 + int(name[6:8]) % 4))
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    datasets.disable_progress_bars()
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A RAVDESS of seven actors who say one thing once, which is whole by the rule: silent speech only."""
+    monkeypatch.setattr(ravdess, "ACTORS", ACTORS)
+    monkeypatch.setattr(ravdess, "REPETITIONS", (2,))
+    return write_ravdess(tmp_path / "RAVDESS", ravdess.clip_names("video", "speech"))
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Callable:
+    def load(root: Path | None, name: str | None = "fold_1", **options):
+        options = {"data_dir": root, "cache_dir": tmp_path / "cache", **options}
+        return dataset_scripts.load_dataset("ravdess", name, **options)
+
+    return load
+
+
+def source_of(names: list[str], *strangers: str) -> ravdess.Source:
+    """What is found in a copy that holds these clips."""
+    clips = {name: f"/R/Actor_{name[-2:]}/{name}.mp4" for name in names}
+    return ravdess.Source(Path("/R"), clips, strangers, 0)
+
+
+def config(fold: int = 1, **options) -> ravdess.RavdessConfig:
+    return ravdess.RavdessConfig(name=f"fold_{fold}", data_dir="/R", **options)
+
+
+def sizes(splits: datasets.DatasetDict) -> tuple[int, int]:
+    return splits["train"].num_rows, splits["test"].num_rows
+
+
+# --- Rows and folds -------------------------------------------------------------------------------------------------
+
+
+def test_rows_have_label_and_extras_from_the_name_and_count_the_frames(tree, load):
+    splits = load(tree)
+    assert splits["train"].features["label"].names == (
+        ["neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised"]
+    )
+    row = next(row for row in splits["train"] if row["clip_id"].endswith("02-01-06-01-02-02-12"))
+    assert row == {
+        "clip_id": "Actor_12/02-01-06-01-02-02-12",
+        "label": splits["train"].features["label"].str2int("fearful"),
+        "num_frames": 5,
+        "video": {"bytes": None, "path": str(tree / "Actor_12" / "02-01-06-01-02-02-12.mp4")},
+        "actor": 12,
+        "intensity": "normal",
+        "statement": "dogs",
+        "repetition": 2,
+    }
+    for row in splits["test"]:
+        code = row["clip_id"].rpartition("/")[2].split("-")
+        assert row["label"] == int(code[2]) - 1
+        assert row["num_frames"] == 3 + int(code[2]) % 4
+        assert (row["intensity"], row["statement"]) == (
+            {"01": "normal", "02": "strong"}[code[3]],
+            {"01": "kids", "02": "dogs"}[code[4]],
+        )
+
+
+@pytest.mark.parametrize(("fold", "actors"), [(1, {1, 2, 4}), (2, {5}), (3, {12}), (5, {18}), (6, {24})])
+def test_no_actor_is_in_both_train_and_test(tree, load, fold, actors):
+    """Trap: a random split shows the model its test faces in training."""
+    splits = load(tree, f"fold_{fold}")
+    assert set(splits["test"]["actor"]) == actors
+    assert set(splits["train"]["actor"]) == set(ACTORS) - actors
+
+
+@pytest.mark.parametrize("modality", ["video", "audio_video"])
+@pytest.mark.parametrize("fold", range(1, 7))
+def test_names_by_rule_give_the_published_counts(fold, modality):
+    """The rule of the names against datasets.md C4: 1,440 clips, 96 neutral and 192 of each other, 1,200 and 240."""
+    clips = ravdess.listed_clips(config(fold, modality=modality), source_of([]))
+    assert {side: len(rows) for side, rows in clips.items()} == {"train": 1200, "test": 240}
+    assert sorted({row["actor"] for row in clips["test"]}) == list(range(4 * fold - 3, 4 * fold + 1))
+    for side, rows in clips.items():
+        counts = Counter(ravdess.CLASS_NAMES[row["label"]] for row in rows)
+        assert counts == ravdess.PUBLISHED[f"fold_{fold}"][side]
+    total = Counter(row["label"] for rows in clips.values() for row in rows)
+    assert [total[label] for label in range(8)] == [96] + [192] * 7
+
+
+def test_song_has_six_classes_and_no_actor_18():
+    names = ravdess.clip_names("video", "song")
+    assert len(names) == len(set(names)) == 1012
+    assert {name[6:8] for name in names} == {f"{code:02d}" for code in range(1, 7)}
+    assert not any(name.endswith("-18") for name in names)
+
+
+def test_validation_cut_by_id_holds_out_whole_actors():
+    """Trap: names sort by emotion and statement first, so a block of names has every face of the training set."""
+    train = ravdess.listed_clips(config(), source_of([]))["train"]
+    kept, cut = split_validation([row["clip_id"] for row in train], [row["label"] for row in train], 0.1)
+    assert {train[i]["actor"] for i in cut} == {23, 24}
+    assert {train[i]["actor"] for i in kept} == set(range(5, 23))
+
+
+# --- Modality and channel -------------------------------------------------------------------------------------------
+
+
+def test_recording_in_both_modalities_is_read_once(tree, load):
+    """Trap: 01-… and 02-… are one recording with and without sound, and would meet across any split of files."""
+    clean = load(tree)
+    write_ravdess(tree, ravdess.clip_names("audio_video", "speech"))
+    write_ravdess(tree, ravdess.clip_names("video", "song"))
+    both = load(tree)
+    assert {side: list(split) for side, split in both.items()} == {side: list(split) for side, split in clean.items()}
+    sound = load(tree, modality="audio_video")
+    assert {row["clip_id"][9:14] for split in sound.values() for row in split} == {"01-01"}
+    assert sizes(sound) == sizes(both)
+    song = load(tree, channel="song")
+    assert {row["clip_id"][9:14] for row in song["train"]} == {"02-02"}
+
+
+def test_tree_of_the_other_modality_names_the_option(tmp_path, load, monkeypatch):
+    monkeypatch.setattr(ravdess, "ACTORS", (1, 5))
+    root = write_ravdess(tmp_path / "R", ravdess.clip_names("audio_video", "speech"))
+    write_ravdess(root, ravdess.clip_names("audio_video", "song")[:3])
+    message = (
+        r"No clips named 02-01-.*Found 120 named 01-01-… \(modality='audio_video', channel='speech'\) and 3 named"
+    )
+    with pytest.raises(FileNotFoundError, match=message):
+        load(root)
+    assert sizes(load(root, modality="audio_video")) == (60, 60)
+
+
+# --- What lies on disk ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("archive", ["Video_Speech_Actor_{}", "ravdess/Video_Speech_Actor_{}/Video_Speech_Actor_{0}"])
+def test_folders_of_the_archives_are_searched(tree, load, tmp_path, archive):
+    archive = archive.replace("{}", "{0}")
+    wrapped = write_ravdess(tmp_path / "wrapped", ravdess.clip_names("video", "speech"), archive)
+    assert sizes(load(wrapped)) == sizes(load(tree))
+
+
+def test_flat_folder(tree, load, tmp_path):
+    (tmp_path / "flat").mkdir()
+    for path in tree.rglob("*.mp4"):
+        shutil.copy(path, tmp_path / "flat")
+    assert sizes(load(tmp_path / "flat")) == sizes(load(tree))
+
+
+def test_copies_of_one_size_are_used_once_and_others_refused(tree, load):
+    """Trap: some copies hold every actor twice, Actor_01/ and audio_speech_actors_01-24/Actor_01/."""
+    clean = sizes(load(tree))
+    nested = tree / "speech_actors_01-24"
+    shutil.copytree(tree, nested)
+    splits = load(tree)
+    assert sizes(splits) == clean
+    assert splits["test"][0]["video"]["path"].startswith(str(tree / "Actor_01"))
+    assert ravdess.open_source(ravdess.RavdessConfig(name="fold_1", data_dir=str(tree))).num_copies == sum(clean)
+    (nested / "Actor_24" / "02-01-08-02-02-02-24.mp4").write_bytes(dfew_trees.video(50))
+    with pytest.raises(ValueError, match=r"02-01-08-02-02-02-24 lies in 2 places that differ: .*Actor_24.*clip_dir="):
+        load(tree)
+    assert sizes(load(tree, clip_dir="speech_actors_01-24")) == clean
+
+
+def test_debris_of_operating_systems_is_no_clip(tree, load):
+    clean = sizes(load(tree))
+    shutil.copytree(tree / "Actor_01", tree / "__MACOSX" / "Actor_01")
+    for path in (tree / "__MACOSX" / "Actor_01").iterdir():
+        path.write_bytes(b"debris")
+    (tree / "Actor_01" / "._02-01-01-01-01-02-01.mp4").write_bytes(b"debris")
+    assert sizes(load(tree)) == clean
+
+
+def test_names_that_ravdess_lacks_are_left_out_with_a_warning(tree, load, caplog):
+    """Neutral has no strong intensity, and there are no actor 25, emotion 09 or sung surprise."""
+    strangers = ("02-01-01-02-01-02-01", "02-01-03-01-01-02-25", "02-01-09-01-01-02-01", "02-02-08-01-01-02-01")
+    write_ravdess(tree, list(strangers))
+    assert sizes(load(tree)) == (120, 90)
+    assert ", ".join(sorted(strangers)) in caplog.text
+
+
+def test_missing_clips_are_named_or_skipped(tree, load, caplog):
+    """Trap: with labels in the names alone, a few archives not unpacked would go unnoticed."""
+    num_train, num_test = sizes(load(tree))
+    shutil.rmtree(tree / "Actor_01")
+    with pytest.raises(FileNotFoundError, match=r"test clips of fold_1, 30 are not on disk \(Actor_01/.*and 25 more"):
+        load(tree)
+    with caplog.at_level(logging.WARNING):
+        assert sizes(load(tree, missing="skip")) == (num_train, num_test - 30)
+    assert "not comparable with papers" in caplog.text
+    for actor in ("02", "04"):
+        shutil.rmtree(tree / f"Actor_{actor}")
+    with pytest.raises(FileNotFoundError, match="Of the 90 test clips of fold_1, 90 are not on disk"):
+        load(tree, missing="skip")
+
+
+def test_video_that_cannot_be_read_is_named(tree, load):
+    (tree / "Actor_01" / "02-01-01-01-01-02-01.mp4").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"02-01-01-01-01-02-01.mp4 is no readable video"):
+        load(tree)
+
+
+# --- Faces ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def faces(tree: Path) -> Path:
+    """Face crops of all clips in one folder, in unpadded names."""
+    for path in tree.rglob("*.mp4"):
+        dfew_trees.write_frames(tree / "crops" / path.stem, [f"frame_{number}.jpg" for number in (1, 2, 10)])
+    return tree
+
+
+def test_faces_are_read_in_time_order_from_a_named_folder(faces, load):
+    splits = load(faces, frames="faces", clip_dir="crops")
+    assert splits["train"].column_names[:4] == ["clip_id", "label", "num_frames", "frames"]
+    assert sizes(splits) == sizes(load(faces))
+    row = splits["test"][0]
+    folder = faces / "crops" / row["clip_id"].rpartition("/")[2]
+    assert row["frames"] == [str(folder / f"frame_{number}.jpg") for number in (1, 2, 10)]
+    assert row["num_frames"] == 3
+
+
+def test_faces_without_a_frame_are_named_or_skipped(faces, load):
+    for path in (faces / "crops" / "02-01-01-01-01-02-01").iterdir():
+        path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"1 have no frame \(Actor_01/02-01-01-01-01-02-01\)"):
+        load(faces, frames="faces", clip_dir="crops")
+    assert load(faces, frames="faces", clip_dir="crops", missing="skip")["test"].num_rows == 89
+
+
+def test_kind_that_is_not_there_says_what_is(faces, load):
+    with pytest.raises(ValueError, match="needs clip_dir="):
+        load(faces, frames="faces")
+    with pytest.raises(FileNotFoundError, match=r"Found 30 for frames='video' instead: pass that, with clip_dir="):
+        load(faces, frames="faces", clip_dir="Actor_01")
+    with pytest.raises(FileNotFoundError, match=r"Found 210 for frames='faces' instead: pass that, with clip_dir="):
+        load(faces / "crops")
+    with pytest.raises(FileNotFoundError, match=r"Found 210 named 02-01-… \(modality='video', channel='speech'\)"):
+        load(faces, frames="faces", clip_dir="crops", modality="audio_video")
+
+
+# --- Trees and options that cannot be right -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data_dir", [None, "no/such/folder"])
+def test_no_data_dir_says_how_to_get_ravdess(load, data_dir):
+    with pytest.raises(FileNotFoundError, match=r"(needs data_dir=|no folder .*no/such/folder).*zenodo"):
+        load(data_dir)
+
+
+def test_empty_tree(tmp_path, load):
+    with pytest.raises(FileNotFoundError, match=r"No clips named 02-01-.*unzip Video_Speech_Actor_01.zip"):
+        load(tmp_path)
+
+
+def test_tree_far_too_large_is_not_searched(tmp_path, monkeypatch, load):
+    monkeypatch.setattr(ravdess, "MAX_FOLDERS", 5)
+    for number in range(10):
+        (tmp_path / "home" / f"folder_{number}").mkdir(parents=True)
+    with pytest.raises(ValueError, match="over 5 folders"):
+        load(tmp_path / "home")
+
+
+@pytest.mark.parametrize("options", [{"frames": "full"}, {"modality": "02"}, {"channel": "both"}, {"missing": "no"}])
+def test_options_outside_their_values(tree, load, options):
+    with pytest.raises(ValueError, match="is not one of"):
+        load(tree, **options)
+
+
+def test_fold_not_named_or_not_there(tree, load):
+    with pytest.raises(ValueError, match="name one of fold_1 … fold_6"):
+        load(tree, None)
+    with pytest.raises(ValueError, match="'fold_7' not found"):
+        load(tree, "fold_7")
+
+
+# --- Checks for the report ------------------------------------------------------------------------------------------
+
+
+def failed(source: ravdess.Source, **options) -> list[str]:
+    return [name for name, passed, _ in ravdess.check_source(config(**options), source) if not passed]
+
+
+def test_checks_pass_on_a_whole_copy_and_fail_on_others():
+    names = ravdess.clip_names("video", "speech")
+    assert failed(source_of(names)) == []
+    assert failed(source_of(ravdess.clip_names("video", "song")), channel="song") == []
+    assert failed(source_of(names[1:])) == ["clips of each actor"]
+    assert failed(source_of(names, "02-01-09-01-01-02-01")) == ["names"]
+    swapped = source_of(names)
+    swapped.clips[names[0]] = f"/R/Actor_02/{names[0]}.mp4"
+    assert failed(swapped) == ["actors' folders"]
+
+
+def test_description_is_json_and_names_folders_and_options():
+    source = source_of(ravdess.clip_names("video", "speech"))
+    described = json.loads(json.dumps(ravdess.describe_source(config(), source)))
+    assert described["clips"] == [f"/R/Actor_{actor:02d}" for actor in range(1, 25)]
+    assert (described["modality"], described["channel"]) == ("video", "speech")
+
+
+# --- As datasets.load_dataset ---------------------------------------------------------------------------------------
+
+
+def test_streaming_num_proc_and_slices_give_the_same_rows(tree, load, tmp_path):
+    rows = {side: list(split) for side, split in load(tree).items()}
+    stream = load(tree, streaming=True)
+    assert {side: list(stream[side]) for side in stream} == rows
+    two = load(tree, num_proc=2, cache_dir=tmp_path / "two")
+    assert {side: list(two[side]) for side in two} == rows
+    assert list(load(tree, split="train[3:5]+test[:2]")) == rows["train"][3:5] + rows["test"][:2]
+
+
+def test_cache_notices_clips_that_change(tree, load):
+    assert load(tree)["test"][0]["num_frames"] == 4
+    first = tree / "Actor_01" / "02-01-01-01-01-02-01.mp4"
+    first.write_bytes(dfew_trees.video(9))
+    os.utime(first, ns=(1, 1))
+    assert load(tree)["test"][0]["num_frames"] == 9
+    first.unlink()
+    with pytest.raises(FileNotFoundError, match="02-01-01-01-01-02-01"):
+        load(tree)
+
+
+CLASSIC = """
+import datasets, json, sys
+script, root, cache, options = sys.argv[1:]
+datasets.disable_progress_bars()
+rows = datasets.load_dataset(script, "fold_1", data_dir=root, cache_dir=cache, trust_remote_code=True,
+                             **json.loads(options))
+print(json.dumps([datasets.__version__, {side: list(split) for side, split in rows.items()}]))
+"""
+
+
+@pytest.mark.skipif(not DATASETS3_PYTHON, reason="STT_DATASETS3_PYTHON names no Python that has datasets 3")
+@pytest.mark.parametrize("options", [{}, {"frames": "faces", "clip_dir": "crops"}], ids=str)
+def test_classic_loading_script_gives_the_same_rows(faces, load, tmp_path, options):
+    options = {**options, "missing": "skip"}
+    here = {side: list(split) for side, split in load(faces, **options).items()}
+    command = [DATASETS3_PYTHON, "-c", CLASSIC, ravdess.__file__, str(faces), str(tmp_path / "3"), json.dumps(options)]
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": ""}
+    run = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    version, there = json.loads(run.stdout)
+    assert version.startswith("3.")
+    assert there == here
