@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-lowest lint format clean
 
 $(INSTALLED): setup.py
 	$(PYTHON) -m venv $(VENV)
@@ -17,6 +17,18 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED) lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto
+
+# The tests at the lowest versions that setup.py states, in an environment of their own (several GB: torch with CUDA).
+LOWEST := .venv-lowest
+
+test-lowest: $(LOWEST)/installed
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest --numprocesses=auto
+
+$(LOWEST)/installed: setup.py
+	$(PYTHON) -m venv $(LOWEST)
+	grep -oE '"[a-z-]+>=[0-9.]+' setup.py | sed 's/"//; s/>=/==/' > $(LOWEST)/floors.txt
+	$(LOWEST)/bin/python -m pip install --quiet --editable '.[dev]' --constraint $(LOWEST)/floors.txt
+	touch $@
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -7,30 +7,34 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 VERSION = "0.1.0.dev0"
 
-# torchvision is needed by transformers' video processors, openpyxl by DFEW's annotation.xlsx.
+# torchvision is needed by transformers' video processors, openpyxl by DFEW's annotation.xlsx. `make test-lowest` runs
+# the tests at these floors. numpy: pyarrow, which datasets brings, refuses numpy 1. torch: before TORCH_WHY, the model
+# does not compile to one graph. transformers: activation checkpointing by its present name.
 REQUIRES = [
     "accelerate>=1.10",
     "av>=16",
     "datasets>=4",
     "evaluate>=0.4.6",
     "huggingface-hub>=1.31",
-    "numpy>=1.26",
+    "numpy>=2.0",
     "openpyxl>=3.1",
     "pillow>=10.1",
-    "torch>=2.6",
-    "torchvision>=0.21",
-    "transformers>=5.20,<6",
+    "torch>=2.8",
+    "torchvision>=0.23",
+    "transformers>=5.23,<6",
 ]
 
 EXTRAS = {
-    "plots": ["matplotlib>=3.8"],
+    "onnx": ["onnx>=1.21", "onnxruntime>=1.24.1", "onnxscript>=0.7"],  # and torch 2.11, see docs/export.md
+    "plots": ["matplotlib>=3.9"],
 }
 EXTRAS["dev"] = [
+    *EXTRAS["onnx"],
     *EXTRAS["plots"],
     "mypy>=1.15",
     "parameterized>=0.9",
     "pytest>=8",
-    "pytest-xdist>=3.6",
+    "pytest-xdist>=3.6.1",
     "ruff>=0.9",
     "tensorboard>=2.18",
     "types-openpyxl",
@@ -47,6 +51,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["modeling_stt", "modeling_stt.*", "dataset_scripts", "dataset_scripts.*"]),
     package_data={"modeling_stt": ["py.typed"], "dataset_scripts": ["py.typed"]},
+    entry_points={"console_scripts": ["stt = modeling_stt.cli:main"]},
     install_requires=REQUIRES,
     extras_require=EXTRAS,
     classifiers=[

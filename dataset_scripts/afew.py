@@ -39,7 +39,7 @@ CLASS_NAMES = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"
 SPLITS = ("train", "validation")
 FRAME_KINDS = ("video", "faces")
 
-# The union of two independently published lists is exactly this many (datasets.md B2); arXiv 1808.02668 says 383 too.
+# The union of two independently published lists is exactly this many; arXiv 1808.02668 says 383 too.
 PUBLISHED = {
     "default": {
         "train": dict(zip(CLASS_NAMES, (133, 74, 81, 150, 144, 117, 74), strict=True)),
@@ -354,7 +354,7 @@ def count_video_frames(path: str) -> int:
     try:
         import av
     except ImportError as error:
-        raise ImportError("frames='original' counts the frames of videos with PyAV: pip install av") from error
+        raise ImportError("The frames of videos are counted with PyAV: pip install av") from error
     try:
         with av.open(path) as container:
             stream = container.streams.video[0]

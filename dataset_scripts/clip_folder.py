@@ -263,7 +263,7 @@ def count_video_frames(path: str) -> int:
     try:
         import av
     except ImportError as error:
-        raise ImportError("frames='original' counts the frames of videos with PyAV: pip install av") from error
+        raise ImportError("The frames of videos are counted with PyAV: pip install av") from error
     try:
         with av.open(path) as container:
             stream = container.streams.video[0]

@@ -289,7 +289,7 @@ def count_video_frames(path: str) -> int:
     try:
         import av
     except ImportError as error:
-        raise ImportError("frames='original' counts the frames of videos with PyAV: pip install av") from error
+        raise ImportError("The frames of videos are counted with PyAV: pip install av") from error
     try:
         with av.open(path) as container:
             stream = container.streams.video[0]
@@ -359,9 +359,19 @@ def on_disk(rows: list[dict[str, Any]], config: "CremaDConfig", side: str) -> li
     return [row for row in rows if row["clip_id"] not in lacking]
 
 
+def published_counts(config: "CremaDConfig") -> dict[str, dict[str, int]]:
+    """Split → class → number of clips, less bad clips that are skipped."""
+    counts = {side: dict(classes) for side, classes in PUBLISHED[config.name].items()}
+    for clip_id in BAD_CLIPS if config.bad_clips == "skip" else ():
+        side = "test" if fold_of(int(clip_id[:4])) == config.fold else "train"
+        counts[side][EMOTIONS[clip_id.split("_")[2]]] -= 1
+    return counts
+
+
 def describe_source(config: "CremaDConfig", source: Source) -> dict[str, Any]:
-    """What was found, for a report."""
+    """What was found, for a report, and the counts to compare with."""
     return {
+        "published": published_counts(config),
         "frames": config.frames,
         "clips": sorted({str(Path(path).parent) for path in source.clips.values()}),
         "containers": dict(Counter(Path(path).suffix.lower() for path in source.clips.values())),
@@ -373,9 +383,10 @@ def describe_source(config: "CremaDConfig", source: Source) -> dict[str, Any]:
 
 def check_source(config: "CremaDConfig", source: Source) -> list[tuple[str, bool, str]]:
     """(Name, passed, text) of what can be told of CREMA-D's names and numbers only."""
-    found = Counter(EMOTIONS[clip_id.split("_")[2]] for clip_id in source.clips)
+    clips = source.clips.keys() | (BAD_CLIPS.keys() if config.bad_clips == "skip" else ())  # whose lack is no fault
+    found = Counter(EMOTIONS[clip_id.split("_")[2]] for clip_id in clips)
     classes = {name: found[name] for name in CLASS_NAMES}
-    sizes = Counter(fold_of(int(clip_id[:4])) for clip_id in source.clips)
+    sizes = Counter(fold_of(int(clip_id[:4])) for clip_id in clips)
     tests = {fold: sizes[fold] for fold in TEST_SIZES}
     bad = [clip_id for clip_id in BAD_CLIPS if clip_id in source.clips]
     reported = "; ".join(f"{clip_id}: {fault}" for clip_id, fault in BAD_CLIPS.items())

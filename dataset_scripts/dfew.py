@@ -35,13 +35,26 @@ FRAME_KINDS = ("full", "16f", "original")
 NUM_16F = 16
 
 # Published counts (README of DFEW; the lists of five public repositories agree).
-NUM_CLIPS = 16_372
-NUM_FACE_CLIPS = 15_906
-NUM_SINGLE_LABELED = 12_059
 NUM_BENCHMARK_CLIPS = 11_697
 CLASS_COUNTS = dict(zip(CLASS_NAMES, (2445, 1894, 2669, 2173, 1469, 145, 902), strict=True))
 FOLD_SIZES = {1: (9356, 2341), 2: (9356, 2341), 3: (9357, 2340), 4: (9358, 2339), 5: (9361, 2336)}  # train, test
 NUM_SHORT_CLIPS = 14  # clips with fewer than 16 frames in clip_224x224
+
+
+def block_sizes(num_clips: int) -> list[int]:
+    """Sizes of the five contiguous blocks that the rule of the folds cuts a class in: the larger ones first."""
+    quotient, rest = divmod(num_clips, NUM_FOLDS)
+    return [quotient + (fold < rest) for fold in range(NUM_FOLDS)]
+
+
+# Configuration → split → class → number of clips. The rule gives the counts of all ten published lists.
+PUBLISHED: dict[str, dict[str, dict[str, int]]] = {
+    f"fold_{fold + 1}": {
+        "train": {name: count - block_sizes(count)[fold] for name, count in CLASS_COUNTS.items()},
+        "test": {name: block_sizes(count)[fold] for name, count in CLASS_COUNTS.items()},
+    }
+    for fold in range(NUM_FOLDS)
+}
 
 HOMEPAGE = "https://dfew-dataset.github.io"
 ACCESS = (
@@ -342,7 +355,7 @@ def count_video_frames(path: str) -> int:
     try:
         import av
     except ImportError as error:
-        raise ImportError("frames='original' counts the frames of videos with PyAV: pip install av") from error
+        raise ImportError("The frames of videos are counted with PyAV: pip install av") from error
     try:
         with av.open(path) as container:
             stream = container.streams.video[0]
@@ -545,7 +558,7 @@ def folds_by_rule(labels: Mapping[int, int]) -> dict[int, int]:
     """Clip id → the fold (1 … 5) that tests it, by the rule of DFEW's own lists.
 
     Within each class, the clips sorted by id are cut in five contiguous blocks, the larger ones first; block k is
-    the test side of fold k. It reproduces all 11,697 entries of the published lists (datasets.md A4).
+    the test side of fold k. It reproduces all 11,697 entries of the published lists.
 
     Args:
         labels: clip id → class, of single-labelled clips with faces only: any clip more or less shifts the cuts.
@@ -553,9 +566,7 @@ def folds_by_rule(labels: Mapping[int, int]) -> dict[int, int]:
     folds: dict[int, int] = {}
     for class_index in set(labels.values()):
         members = sorted(clip_id for clip_id, label in labels.items() if label == class_index)
-        quotient, rest = divmod(len(members), NUM_FOLDS)
-        sizes = [quotient + (fold < rest) for fold in range(NUM_FOLDS)]
-        numbers = [fold for fold, size in enumerate(sizes, start=1) for _ in range(size)]
+        numbers = [fold for fold, size in enumerate(block_sizes(len(members)), start=1) for _ in range(size)]
         folds.update(zip(members, numbers, strict=True))
     return folds
 
@@ -632,13 +643,23 @@ class DFEWConfig(datasets.BuilderConfig):
 
 @dataclass(frozen=True)
 class Source:
-    """The files that one configuration reads."""
+    """The files that one configuration reads.
+
+    Attributes:
+        tree: what one look over data_dir found.
+        layout: the clips.
+        face_layout: whose clips the rule of the folds counts; only where there are no lists.
+        split_files: (``train`` or ``test``, fold) → list.
+        annotation: annotation.xlsx, only where the votes or the folds come from it.
+        other_annotation: annotation.xlsx where no row comes from it, so that only ``check_source`` reads it.
+    """
 
     tree: Tree
     layout: Layout
-    face_layout: Layout | None  # whose clips the rule of the folds counts; only where there are no lists
+    face_layout: Layout | None
     split_files: dict[tuple[str, int], Path]
     annotation: Path | None
+    other_annotation: Path | None
 
     def fingerprint(self) -> str:
         """A hash over the content of the annotation files, and over names and times of the clips.
@@ -676,8 +697,8 @@ def open_source(config: DFEWConfig) -> Source:
         need = "votes=True needs" if split_files else "there are no lists (set_1.csv …) either, so the folds need"
         raise FileNotFoundError(f"There is no annotation.xlsx below {split_tree.root}, and {need} it. {ACCESS}")
     face_layout = None if split_files else _face_layout(tree, layout)
-    needs_annotation = config.votes or not split_files
-    return Source(tree, layout, face_layout, split_files, annotation if needs_annotation else None)
+    used, other = (annotation, None) if config.votes or not split_files else (None, annotation)
+    return Source(tree, layout, face_layout, split_files, used, other)
 
 
 def _face_layout(tree: Tree, layout: Layout) -> Layout:
@@ -702,27 +723,96 @@ def fold_labels(config: DFEWConfig, source: Source) -> dict[str, dict[int, int]]
     return rebuild_fold(source.annotation, source.face_layout.clips, config.fold)
 
 
-def on_disk(labels: dict[int, int], layout: Layout, missing: str, what: str) -> dict[int, int]:
-    """Those of ``labels`` whose clip is on disk and has a frame; ``what`` names them all in messages.
+def listed_clips(config: DFEWConfig, source: Source) -> dict[str, list[dict[str, Any]]]:
+    """``train`` and ``test`` → a row for every clip of the fold in order of id, also for clips not on disk.
+
+    A row has ``clip_id``, ``label``, ``path`` (absolute; None where the clip is not on disk) and ``votes`` on request.
+
+    Raises:
+        FileNotFoundError, ValueError: lists or annotation.xlsx that cannot be right.
+    """
+    sides = fold_labels(config, source)
+    votes: dict[int, list[float]] = {}
+    if config.votes and source.annotation:
+        votes = vote_shares(read_annotation(source.annotation), sides["train"] | sides["test"], source.annotation)
+    return {
+        side: [
+            {"clip_id": clip_name(clip_id), "label": label, "path": source.layout.clips.get(clip_id)}
+            | ({"votes": votes[clip_id]} if config.votes else {})
+            for clip_id, label in labels.items()
+        ]
+        for side, labels in sides.items()
+    }
+
+
+def on_disk(rows: list[dict[str, Any]], layout: Layout, missing: str, what: str) -> list[dict[str, Any]]:
+    """Those of ``rows`` whose clip is on disk and has a frame; ``what`` names them all in messages.
 
     Raises:
         FileNotFoundError: some have not, and ``missing`` is ``error``; or none has.
     """
-    absent = [clip_id for clip_id in labels if clip_id not in layout.clips]
+    absent = [row["clip_id"] for row in rows if row["path"] is None]
     images = layout.frames != "original"
-    empty = [
-        clip_id for clip_id in labels if images and clip_id in layout.clips and not has_frames(layout.clips[clip_id])
-    ]
+    empty = [row["clip_id"] for row in rows if images and row["path"] is not None and not has_frames(row["path"])]
     if not absent and not empty:
-        return labels
+        return rows
+    parts = [f"{len(absent)} are not on disk ({shown(absent)})"] if absent else []
+    parts += [f"{len(empty)} have no frame ({shown(empty)})"] if empty else []
     where = shown(folder.path for folder in layout.folders)
-    parts = [f"{len(absent)} are not on disk ({shown_clips(absent)})"] if absent else []
-    parts += [f"{len(empty)} have no frame ({shown_clips(empty)})"] if empty else []
-    message = f"Of the {len(labels)} {what}, {' and '.join(parts)} in {where}."
-    if missing == "error" or len(absent) + len(empty) == len(labels):
+    message = f"Of the {len(rows)} {what}, {' and '.join(parts)} in {where}."
+    if missing == "error" or len(absent) + len(empty) == len(rows):
         raise FileNotFoundError(f"{message} Unzip all parts, or pass missing='skip' to go without these clips.")
     logger.warning("%s They are skipped: scores are not comparable with papers.", message)
-    return {clip_id: label for clip_id, label in labels.items() if clip_id not in {*absent, *empty}}
+    return [row for row in rows if row["clip_id"] not in {*absent, *empty}]
+
+
+def describe_source(config: DFEWConfig, source: Source) -> dict[str, Any]:
+    """What a configuration reads, for the report of ``verify``: only values that JSON has.
+
+    ``num_frames`` is what every clip must have, ``num_short_clips`` how many have fewer than 16 as published.
+    """
+    lists = [source.split_files[side, config.fold] for side in SIDES if (side, config.fold) in source.split_files]
+    values = {label for path in lists for label in read_split(path).values()}
+    about: dict[str, Any] = {
+        "frames": config.frames,
+        "clips": [str(folder.path) for folder in source.layout.folders],
+        "clips_on_disk": len(source.layout.clips),
+        "lists": [str(path) for path in lists] or [str(source.annotation)],
+        "labels": f"{min(values)} … {max(values)} in the lists" if values else "rebuilt by rule from annotation.xlsx",
+    }
+    if config.frames == "16f":
+        about["num_frames"] = NUM_16F
+    return about | ({"num_short_clips": NUM_SHORT_CLIPS} if config.frames == "full" else {})
+
+
+def check_source(config: DFEWConfig, source: Source) -> list[tuple[str, bool, str]]:
+    """What only DFEW knows of a fold: its classes, its rule, and what annotation.xlsx says of the same clips.
+
+    Returns:
+        (name, passed, text) of each check that can be made.
+    """
+    sides = fold_labels(config, source)
+    labels = sides["train"] | sides["test"]
+    lacking = [
+        f"{side} has no {name}"
+        for side in SIDES
+        for index, name in enumerate(CLASS_NAMES)
+        if index not in sides[side].values()
+    ]
+    checks = [("classes", not lacking, shown(lacking) or "all seven in train and test")]
+    if source.split_files:  # else the folds come from the rule itself
+        folds = folds_by_rule(labels)
+        other = [clip_id for clip_id in labels if (folds[clip_id] == config.fold) != (clip_id in sides["test"])]
+        text = f"{len(labels) - len(other)} of {len(labels)} clips are listed where the rule of the folds has them"
+        checks.append(("fold rule", not other, text + (f", not {shown_clips(other)}" if other else "")))
+    if source.other_annotation:
+        rows = read_annotation(source.other_annotation)
+        other = [
+            clip_id for clip_id, label in labels.items() if clip_id not in rows or rows[clip_id].label != label + 1
+        ]
+        text = f"gives {len(labels) - len(other)} of {len(labels)} clips the label of the lists"
+        checks.append(("annotation.xlsx", not other, text + (f", not {shown_clips(other)}" if other else "")))
+    return checks
 
 
 def vote_shares(
@@ -781,18 +871,9 @@ class DFEW(datasets.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
         """Lists, labels, votes and the presence of every clip are checked here, before a row is written."""
         source = open_source(self.config)
-        splits = fold_labels(self.config, source)
-        annotations = read_annotation(source.annotation) if self.config.votes and source.annotation else None
         generators = []
-        for side, listed in splits.items():
-            labels = on_disk(listed, source.layout, self.config.missing, f"{side} clips of {self.config.name}")
-            rows: list[dict[str, Any]] = [
-                {"clip_id": clip_name(clip_id), "label": label, "path": source.layout.clips[clip_id]}
-                for clip_id, label in labels.items()
-            ]
-            if annotations is not None and source.annotation:
-                votes = vote_shares(annotations, labels, source.annotation)
-                rows = [{**row, "votes": votes[int(row["clip_id"])]} for row in rows]
+        for side, listed in listed_clips(self.config, source).items():
+            rows = on_disk(listed, source.layout, self.config.missing, f"{side} clips of {self.config.name}")
             # A list, because lists are what datasets cuts for num_proc and streaming workers.
             generators.append(datasets.SplitGenerator(name=side, gen_kwargs={"rows": rows}))
         return generators

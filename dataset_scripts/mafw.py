@@ -355,7 +355,7 @@ def folds_by_rule(labels: Mapping[str, str]) -> dict[str, int]:
     """Clip id → the fold (1 … 5) that tests it, by the rule of MAFW's own single-label lists.
 
     Within each class, the clips sorted by id are cut in five contiguous blocks, the larger ones first; block k is
-    the test side of fold k. It reproduces all 9,172 entries of the published lists (datasets.md C2).
+    the test side of fold k. It reproduces all 9,172 entries of the published lists.
     """
     folds: dict[str, int] = {}
     for name in set(labels.values()):

@@ -272,7 +272,7 @@ def count_video_frames(path: str) -> int:
     try:
         import av
     except ImportError as error:
-        raise ImportError("frames='original' counts the frames of videos with PyAV: pip install av") from error
+        raise ImportError("The frames of videos are counted with PyAV: pip install av") from error
     try:
         with av.open(path) as container:
             stream = container.streams.video[0]
@@ -346,8 +346,9 @@ def on_disk(rows: list[dict[str, Any]], config: "RavdessConfig", side: str) -> l
 
 
 def describe_source(config: "RavdessConfig", source: Source) -> dict[str, Any]:
-    """What was found, for a report."""
+    """What was found, for a report; ``published`` are the counts to compare with: none for song."""
     return {
+        "published": PUBLISHED[config.name] if config.channel == "speech" else {},
         "frames": config.frames,
         "modality": config.modality,
         "channel": config.channel,

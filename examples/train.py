@@ -24,12 +24,14 @@ from transformers import AutoModelForVideoClassification, AutoVideoProcessor, Hf
 
 from dataset_scripts import BUILDERS, configurations, load_dataset
 from dataset_scripts.synthetic_faces import MARKER as SYNTHETIC_MARKER
+from dataset_scripts.verify import verify
 from modeling_stt import STTConfig, STTForVideoClassification, STTVideoProcessor
 from modeling_stt.training import (
     SELECTIONS,
     ClipAugment,
     FoldRun,
     STTTrainingArguments,
+    hash_weights,
     load_backbone_weights,
     run_fold,
     set_classes,
@@ -51,6 +53,9 @@ class RunArguments:
     )
     data_options: str = field(
         default="{}", metadata={"help": """Options of the data set's builder: '{"frames": "16f"}'."""}
+    )
+    verify_data: bool = field(
+        default=True, metadata={"help": "Look at every clip first, as `stt verify` does, and note what is wrong."}
     )
     soft_labels: bool = field(
         default=False,
@@ -169,11 +174,24 @@ def configuration(run: RunArguments) -> str:
     return name
 
 
-def load_rows(run: RunArguments) -> tuple[Any, Any]:
-    """The training and the test fold."""
+def load_rows(run: RunArguments) -> dict[str, Any]:
+    """The training and the test fold, and the validation set of a data set that has both."""
     rows: Any = load_dataset(run.dataset, configuration(run), data_dir=run.data_dir, **builder_options(run))
-    # AFEW's test labels were never published: its validation set is what papers test on.
-    return rows["train"], rows["test"] if "test" in rows else rows["validation"]
+    if "test" not in rows:  # AFEW's test labels were never published: its validation set is what papers test on
+        return {"train_rows": rows["train"], "test_rows": rows["validation"]}
+    return {"train_rows": rows["train"], "test_rows": rows["test"], "validation_rows": rows.get("validation")}
+
+
+def verify_data(run: RunArguments) -> dict[str, Any]:
+    """Whether scores of this copy of the data can be compared with papers, and why not, for results.json."""
+    report = verify(run.dataset, run.data_dir, configurations=[configuration(run)], **builder_options(run))
+    found = {
+        outcome: [f"{check.name}: {check.text}" for check in report.checks if check.outcome == outcome]
+        for outcome in ("failed", "warning")
+    }
+    for text in found["failed"]:
+        logger.warning("Data not as published: %s", text)
+    return {"comparable": report.comparable, **found}
 
 
 def is_synthetic(row: dict[str, Any]) -> bool:
@@ -187,30 +205,35 @@ def train(arguments: Sequence[str]) -> FoldRun:
     run, args = parse_arguments(arguments)
     set_seed(args.seed)
     with args.main_process_first(desc="preparing the data set"):
-        train_rows, test_rows = load_rows(run)
-    model, processor = build_model(run, train_rows.features["label"].names)
+        rows = load_rows(run)
+        verification = verify_data(run) if run.verify_data and args.process_index == 0 else None
+    model, processor = build_model(run, rows["train_rows"].features["label"].names)
     finished = run_fold(
         model,
         processor,
-        train_rows,
-        test_rows,
-        args,
+        args=args,
+        **rows,
         augment=ClipAugment(scale=(run.smallest_crop, 1.0)),
         selection=run.selection,
         select_by=run.select_by,
         validation_fraction=run.validation_fraction,
         soft_labels=run.soft_labels,
+        verification=verification,
         about={
             "dataset": run.dataset,
             "data_options": builder_options(run),
-            "synthetic": is_synthetic(train_rows[0]),
+            "synthetic": is_synthetic(rows["train_rows"][0]),
             "fold": run.fold,
             "configuration": configuration(run),
             "data_dir": str(Path(run.data_dir).expanduser().resolve()),
-            "start": {"model": run.model, "backbone_weights": run.backbone_weights},
+            "start": {
+                "model": run.model,
+                "backbone_weights": run.backbone_weights,
+                "sha256_of_weights": hash_weights(model) if run.model or run.backbone_weights else None,
+            },
         },
     )
-    if finished.trainer.is_world_process_zero():
+    if args.process_index == 0:
         report(finished.results, Path(str(args.output_dir)))
     return finished
 
@@ -218,10 +241,11 @@ def train(arguments: Sequence[str]) -> FoldRun:
 def report(results: dict[str, Any], output_dir: Path) -> None:
     """Print the scores and draw the confusion matrix."""
     scores = results["test"]
-    name = results["dataset"] if results["fold"] is None else f"{results['dataset']} fold {results['fold']}"
-    name = f"synthetic faces as {name}" if results["synthetic"] else name
+    part = "" if results["configuration"] == "default" else f" {results['configuration'].replace('_', ' ')}"
+    name = f"{'synthetic faces as ' if results['synthetic'] else ''}{results['dataset']}{part}"
     title = f"{name}: WAR {100 * scores['war']:.2f}, UAR {100 * scores['uar']:.2f}"
-    print(f"{title} ({results['protocol']['selection_means']})")
+    title = f"{title} ({results['protocol']['selection_means']})"
+    print(title)
     try:
         plot_confusion_matrix(scores["confusion_matrix"], results["classes"], output_dir / "confusion.png", title)
     except ImportError as error:

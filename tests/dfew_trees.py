@@ -6,6 +6,7 @@ As a script it writes one of DFEW's full size, to measure with: ``python tests/d
 import io
 import os
 import sys
+import zlib
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -25,10 +26,10 @@ UNLABELED = [9, 18]  # clips without a single label: faces and votes, but in no 
 
 
 @cache
-def jpeg() -> bytes:
-    """A grey 8×8 picture."""
+def jpeg(grey: int = 128) -> bytes:
+    """An 8×8 picture of one grey, 0 … 255."""
     buffer = io.BytesIO()
-    Image.new("L", (8, 8), 128).save(buffer, "JPEG")
+    Image.new("L", (8, 8), grey).save(buffer, "JPEG")
     return buffer.getvalue()
 
 
@@ -48,10 +49,10 @@ def video(num_frames: int, container: str = "mp4") -> bytes:
 
 
 def write_frames(folder: Path, names: Iterable[str]) -> None:
-    """A clip's folder with one picture a name."""
+    """A clip's folder with one picture a name, each of its own grey as far as 256 greys reach."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
-        (folder / name).write_bytes(jpeg())
+        (folder / name).write_bytes(jpeg(zlib.crc32(f"{folder.name}/{name}".encode()) % 256))
 
 
 def full_names(clip_id: int) -> list[str]:
@@ -148,21 +149,25 @@ def full_size_labels(seed: int = 0) -> dict[int, int]:
 
 
 def write_full_size(root: Path, seed: int = 0) -> Path:
-    """A merged tree of DFEW's size: 11,697 clips of 77 frames on average, all links to a few pictures."""
+    """A merged tree of DFEW's size: 11,697 clips of 77 frames on average, 14 with fewer than 16.
+
+    Every frame is a link to one of 256 pictures drawn at random, so that no two clips are alike. That is 3,500 links
+    a picture, where file systems allow tens of thousands.
+    """
     rng = np.random.default_rng(seed)
     labels = full_size_labels(seed)
     write_splits(root / "EmoLabel_DataSplit", labels)
     write_annotation(root / "Annotation" / "annotation.xlsx", labels, set(range(1, 16_373)) - set(labels))
-    num_links, picture = 0, ""
-    for clip_id in labels:
+    (root / "pictures").mkdir(parents=True)
+    for grey in range(256):
+        (root / "pictures" / f"{grey}.jpg").write_bytes(jpeg(grey))
+    num_frames = np.clip(rng.lognormal(np.log(67.5), 0.5, len(labels)), 16, 847).astype(int)
+    num_frames[rng.choice(len(labels), 14, replace=False)] = 11
+    for clip_id, count in zip(labels, num_frames.tolist(), strict=True):
         folder = root / "Clip" / "clip_224x224" / f"{clip_id:05d}"
         folder.mkdir(parents=True)
-        for number in range(1, 1 + int(np.clip(rng.lognormal(np.log(67.5), 0.5), 11, 847))):
-            if num_links % 50_000 == 0:  # file systems limit the links to one file, ext4 to 65,000
-                picture = str(root / f"picture_{num_links}")
-                Path(picture).write_bytes(jpeg())
-            os.link(picture, folder / f"{clip_id:05d}_{number:05d}.jpg")
-            num_links += 1
+        for number, grey in enumerate(rng.integers(0, 256, count).tolist(), start=1):
+            os.link(root / "pictures" / f"{grey}.jpg", folder / f"{clip_id:05d}_{number:05d}.jpg")
     return root
 
 

@@ -121,7 +121,7 @@ def test_no_actor_is_in_both_train_and_test(tree, load, fold, actors):
 
 @pytest.mark.parametrize("fold", range(1, 6))
 def test_names_by_rule_give_the_published_counts(whole, fold):
-    """The rule of the names against datasets.md C3, which counted MAE-DFER's lists."""
+    """The rule of the names against the counts of MAE-DFER's lists."""
     clips = crema_d.listed_clips(config(fold), whole)
     test = [row["actor"] for row in clips["test"]]
     assert (len(clips["train"]), len(test)) == (7442 - crema_d.TEST_SIZES[fold], crema_d.TEST_SIZES[fold])
@@ -348,8 +348,20 @@ def test_checks_pass_on_a_whole_copy_and_fail_on_others(whole):
     assert failed(whole) == []
     assert failed(without("1001_DFA_ANG_XX")) == ["class totals", "fold sizes"]
     assert failed(without("1064_IEO_DIS_MD")) == ["class totals", "fold sizes", "bad clips"]
-    assert failed(without("1064_IEO_DIS_MD"), bad_clips="skip") == ["class totals", "fold sizes"]
+    assert failed(without("1064_IEO_DIS_MD"), bad_clips="skip") == [], "who skips bad clips need not have them"
+    assert failed(without("1064_IEO_DIS_LO"), bad_clips="skip") == ["class totals", "fold sizes"]
     assert failed(crema_d.Source(whole.root, whole.clips, ("1001_XYZ_ANG_XX",), 0)) == ["names"]
+
+
+@pytest.mark.parametrize("fold", range(1, 6))
+def test_counts_to_expect_leave_out_bad_clips_that_are_skipped(whole, fold):
+    for bad_clips, num_clips in (("keep", 7442), ("skip", 7438)):
+        options = config(fold, bad_clips=bad_clips)
+        expected = crema_d.describe_source(options, whole)["published"]
+        listed = crema_d.listed_clips(options, whole)
+        assert sum(sum(counts.values()) for counts in expected.values()) == num_clips
+        for side, rows in listed.items():
+            assert Counter(crema_d.CLASS_NAMES[row["label"]] for row in rows) == expected[side]
 
 
 def test_description_is_json_and_names_folders_and_bad_clips(whole):

@@ -489,7 +489,7 @@ def test_neither_lists_nor_annotation(tree, load):
 
 
 def test_rule_on_the_published_class_counts_gives_the_published_fold_sizes():
-    """The rule against datasets.md A4, where the sizes and the tests' class counts come from the real lists."""
+    """The rule against sizes and class counts that were counted in the lists of five public repositories."""
     counts = list(dfew.CLASS_COUNTS.values())
     labels = dict(enumerate(np.random.default_rng(0).permutation(np.repeat(range(7), counts)).tolist(), start=1))
     folds = dfew.folds_by_rule(labels)

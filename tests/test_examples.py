@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,10 @@ def test_train_writes_model_results_and_picture(trained: Path) -> None:
     results = json.loads((trained / "results.json").read_text())
     assert (results["dataset"], results["fold"], results["synthetic"]) == ("dfew", 1, True)
     assert results["classes"] == ["happy", "sad", "neutral", "angry", "surprise", "disgust", "fear"]
+    # As many clips as the lists name, but not as many as are published of DFEW.
+    assert results["verification"]["comparable"] is False
+    assert [text.split(":")[0] for text in results["verification"]["failed"]] == ["counts"]
+    assert results["start"] == {"model": None, "backbone_weights": None, "sha256_of_weights": None}
     assert (trained / "confusion.png").read_bytes().startswith(b"\x89PNG")
     assert {"model.safetensors", "modeling_stt.py", "video_processing_stt.py"} <= {p.name for p in trained.iterdir()}
 
@@ -169,9 +174,33 @@ def test_synthetic_faces_are_known_wherever_the_tree_begins(
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
     from train import RunArguments, is_synthetic, load_rows
 
-    rows, _ = load_rows(RunArguments(data_dir=str(home), fold=1))
-    assert is_synthetic(rows[0])
+    rows = load_rows(RunArguments(data_dir=str(home), fold=1))
+    assert is_synthetic(rows["test_rows"][0])
     assert not is_synthetic({"frames": [str(tmp_path / "1.jpg")]})
+
+
+def test_own_clips_are_fine_tuned_on_by_the_documented_command(trained: Path, home: Path) -> None:
+    videos = sorted((home / "DFEW" / "Clip" / "original").rglob("*.mp4"))
+    for i, video in enumerate(videos[:30]):
+        name = home / "my_clips" / ("yes", "no")[i % 2] / f"person{i // 6}_{i}.mp4"
+        name.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(video, name)
+    commands = (ROOT / "docs" / "data.md").read_text().replace("\\\n", " ").splitlines()
+    [command] = [line for line in commands if "--dataset clip_folder" in line]
+    done = run(
+        *LAUNCH,
+        *[str(ROOT / w) if w.startswith("examples/") else w for w in shlex.split(command)[2:]],
+        *TINY,
+        "--data_options",
+        '{"groups": "^(.*?)_"}',
+        cwd=home,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads((home / "runs" / "my_clips" / "results.json").read_text())
+    assert results["classes"] == ["no", "yes"]
+    assert results["start"]["model"] == "runs/dfew_fold_1" and len(results["start"]["sha256_of_weights"]) == 64
+    assert results["verification"] == {"comparable": None, "failed": [], "warning": []}
+    assert results["test"]["num_clips"] == 6, "one person of five"
 
 
 def test_finetuning_starts_from_a_trained_model(trained: Path, home: Path, tmp_path: Path) -> None:

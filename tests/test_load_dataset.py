@@ -12,8 +12,7 @@ import datasets
 import dfew_trees as trees
 import pytest
 
-import dataset_scripts
-from dataset_scripts import dfew, load_dataset, load_dataset_builder
+from dataset_scripts import configurations, dfew, folds, load_dataset, load_dataset_builder
 
 DATASETS3_PYTHON = os.environ.get("STT_DATASETS3_PYTHON")
 
@@ -123,11 +122,17 @@ def test_other_names_go_to_datasets(tmp_path):
     assert list(load_dataset("csv", streaming=True, split="train", **options)) == [{"a": 1, "b": 2}]
 
 
-def test_names_of_this_folder_are_modules_of_this_folder():
-    for name, builder in dataset_scripts.BUILDERS.items():
-        assert issubclass(getattr(getattr(dataset_scripts, name), builder), datasets.DatasetBuilder)
-    with pytest.raises(KeyError, match="'csv' is not one of"):
-        load_dataset_builder("csv")
+def test_names_that_are_not_of_this_folder_are_refused():
+    for function in (load_dataset_builder, configurations, folds):
+        with pytest.raises(KeyError, match="'csv' is not one of"):
+            function("csv")
+
+
+def test_configurations_and_folds_of_a_set():
+    assert configurations("dfew") == [f"fold_{fold}" for fold in range(1, 6)]
+    assert folds("ravdess") == [1, 2, 3, 4, 5, 6]
+    assert (configurations("afew"), folds("afew")) == (["default"], [])
+    assert folds("mafw") == [1, 2, 3, 4, 5], "the compound folds are another task"
 
 
 # --- The cache ------------------------------------------------------------------------------------------------------

@@ -416,7 +416,7 @@ def test_broken_pictures_are_no_matter_of_shape(tree):
 
 
 def test_rule_on_the_class_counts_gives_the_published_fold_sizes():
-    """The sizes are those of the published lists (datasets.md C2), counted there and not by the rule."""
+    """The sizes are those of the published lists, counted there and not by the rule."""
     sizes = {
         name: tuple(sum(counts.values()) for counts in splits.values()) for name, splits in mafw.PUBLISHED.items()
     }

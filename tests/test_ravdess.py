@@ -106,7 +106,7 @@ def test_no_actor_is_in_both_train_and_test(tree, load, fold, actors):
 @pytest.mark.parametrize("modality", ["video", "audio_video"])
 @pytest.mark.parametrize("fold", range(1, 7))
 def test_names_by_rule_give_the_published_counts(fold, modality):
-    """The rule of the names against datasets.md C4: 1,440 clips, 96 neutral and 192 of each other, 1,200 and 240."""
+    """Against the counts of MAE-DFER's lists: 1,440 clips, 96 neutral and 192 of each other, 1,200 and 240."""
     clips = ravdess.listed_clips(config(fold, modality=modality), source_of([]))
     assert {side: len(rows) for side, rows in clips.items()} == {"train": 1200, "test": 240}
     assert sorted({row["actor"] for row in clips["test"]}) == list(range(4 * fold - 3, 4 * fold + 1))

@@ -13,9 +13,10 @@ from .metrics import (
     score,
 )
 from .protocol import SELECTIONS, FoldRun, run_fold, split_validation
+from .results import CrossValidation, MeanOfFolds, summarize_folds
 from .sampler import ClipSampler
 from .trainer import STTTrainer
-from .weights import BackboneReport, load_backbone_weights, set_classes
+from .weights import BackboneReport, hash_weights, load_backbone_weights, set_classes
 
 __all__ = [
     "SELECTIONS",
@@ -26,7 +27,9 @@ __all__ = [
     "ClipDataset",
     "ClipDraw",
     "ClipSampler",
+    "CrossValidation",
     "FoldRun",
+    "MeanOfFolds",
     "STTTrainer",
     "STTTrainingArguments",
     "Scores",
@@ -35,9 +38,11 @@ __all__ = [
     "compact_softmax_cross_entropy",
     "compute_metrics",
     "confusion_matrix",
+    "hash_weights",
     "load_backbone_weights",
     "run_fold",
     "score",
     "set_classes",
     "split_validation",
+    "summarize_folds",
 ]

@@ -81,6 +81,8 @@ class STTTrainingArguments(TrainingArguments):
     def __post_init__(self) -> None:
         """Convert values as transformers does, and refuse those that cannot be meant."""
         super().__post_init__()
+        # What `accelerate launch` was told counts, and must stand in the results, as if it had been said here.
+        self.bf16, self.fp16 = (self.mixed_precision == name for name in ("bf16", "fp16"))
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # torch would warn that there is nothing to pin it for
         self._check_ranges()

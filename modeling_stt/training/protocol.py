@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,14 +11,15 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from transformers.trainer_utils import IntervalStrategy, PredictionOutput, get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import IntervalStrategy, PredictionOutput
 
 from ..modeling_stt import STTForVideoClassification
 from ..video_processing_stt import STTVideoProcessor
 from .arguments import STTTrainingArguments
 from .clips import ClipAugment, ClipDataset
 from .metrics import score
-from .results import describe_environment, write_results
+from .results import describe_environment, differences, write_results
 from .trainer import STTTrainer
 
 RESULTS_FILE = "results.json"
@@ -47,6 +49,9 @@ RECIPE_FIELDS = (
     "seed",
     "data_seed",
 )
+
+# How the clips of a step are cut up: their product decides, and how they are cut for moving batch norms only.
+CUTTING = ("per_device_train_batch_size", "gradient_accumulation_steps", "num_processes")
 
 # How the epoch is chosen whose model is scored on the test fold, as every output says it.
 SELECTIONS = {
@@ -97,11 +102,11 @@ class FoldRun:
     """A finished fold.
 
     Args:
-        trainer: Holds the selected model.
+        trainer: Holds the selected model; None where the run had been finished before.
         results: What was written to results.json.
     """
 
-    trainer: STTTrainer
+    trainer: STTTrainer | None
     results: dict[str, Any]
 
 
@@ -112,11 +117,13 @@ def run_fold(
     test_rows: Dataset,
     args: STTTrainingArguments,
     *,
+    validation_rows: Dataset | None = None,
     augment: ClipAugment | None = None,
     selection: str = "validation",
     select_by: str = "war",
     validation_fraction: float = 0.1,
     soft_labels: bool = False,
+    verification: dict[str, Any] | None = None,
     about: dict[str, Any] | None = None,
 ) -> FoldRun:
     """Train on one fold, select an epoch, score it on the test fold, and write the model and `results.json`.
@@ -126,13 +133,17 @@ def run_fold(
         processor: Makes its clips.
         train_rows: The training fold, with the columns `clip_id`, `label`, and `frames` or `video`.
         test_rows: The test fold, likewise.
-        args: Recipe and output folder. `resume_from_checkpoint="last"` goes on where an interrupted run stopped.
+        args: Recipe and output folder. `resume_from_checkpoint="last"` goes on where an interrupted run stopped, and
+            takes a finished one as it is.
+        validation_rows: The data set's own validation set, taken instead of one cut from the training fold.
         augment: Augmentation of training clips; None for the recipe's.
         selection: How the epoch is chosen, a key of `SELECTIONS`.
         select_by: The score that the best epoch has the highest of, `"war"` or `"uar"`; the first of equals.
-        validation_fraction: Share of each class of the training fold cut for validation, see `split_validation`.
+        validation_fraction: Share of each class of the training fold cut for validation, see `split_validation`;
+            without meaning where there are `validation_rows`.
         soft_labels: Train on the distribution of the annotators' votes, which `train_rows` then has in its column
             `votes`. Validation and test are by label.
+        verification: What a check of the data found, for results.json; the main process's is written.
         about: Facts that go into results.json as they are, such as the data set's name and fold.
 
     Returns:
@@ -142,23 +153,26 @@ def run_fold(
         FileExistsError: For an output folder with a finished run, or with an interrupted one that is not resumed.
         RuntimeError: When no epoch was trained.
         ValueError: For an unknown selection or score, classes that are not the model's, epochs that are not all
-            evaluated and saved, or a run that is resumed with other data or options than it was started with.
+            evaluated and saved, or a run that is resumed with other data, options or code than it was started with.
     """
     if selection not in SELECTIONS or select_by not in ("war", "uar"):
         raise ValueError(
             f"selection={selection!r}, select_by={select_by!r}: choose of {tuple(SELECTIONS)} and ('war', 'uar')."
         )
     augment, classes = augment or ClipAugment(), model.config.class_names
-    folds = _cut_folds(train_rows, test_rows, selection, validation_fraction)
+    fraction = validation_fraction if validation_rows is None else None
+    folds = _cut_folds(train_rows, validation_rows, test_rows, selection, validation_fraction)
     _select_by(args, selection, select_by)
-    run = {"format": 1, **(about or {}), **_describe_run(model, processor, folds)}
-    run["protocol"] = {
-        "selection": selection,
-        "selection_means": SELECTIONS[selection],
-        "select_by": None if selection == "last" else select_by,
-        "validation_fraction": validation_fraction if selection == "validation" else None,
+    run = {
+        "format": 1,
+        **(about or {}),
+        **_describe_run(model, processor, folds),
+        "protocol": _describe_protocol(selection, select_by, fraction),
+        "recipe": _recipe(args, augment) | {"soft_labels": soft_labels},
+        "environment": describe_environment(),
     }
-    run["recipe"] = _recipe(args, augment) | {"soft_labels": soft_labels}
+    if (finished := _finished_before(args, run)) is not None:
+        return FoldRun(None, finished)
     checkpoint = _checkpoint_to_resume(args, run)
     trainer = STTTrainer(
         model=model,
@@ -171,20 +185,34 @@ def run_fold(
     if trainer.is_world_process_zero():
         write_results(Path(str(args.output_dir)) / RUN_FILE, run)
     trained = trainer.train(resume_from_checkpoint=checkpoint)
-    selected = _selected_and_last_epoch(trainer, selection)  # before the test fold is touched
-    prediction = trainer.predict(ClipDataset(test_rows, processor, labels=classes), metric_key_prefix="test")
     results = run | {
-        "test": test_scores(prediction, classes),
-        **selected,
+        "verification": verification,
+        **_selected_and_last_epoch(trainer, selection),  # before the test fold is touched
+        "test": _score_test(trainer, ClipDataset(test_rows, processor, labels=classes), classes),
         # Of a resumed run only the last part's time is known.
         "train_seconds": None if checkpoint else round(trained.metrics["train_runtime"], 1),
-        "environment": describe_environment(),
         "history": _history(trainer),
     }
     trainer.save_model(args.output_dir)
     if trainer.is_world_process_zero():
         write_results(Path(str(args.output_dir)) / RESULTS_FILE, results)
     return FoldRun(trainer, results)
+
+
+def _score_test(trainer: STTTrainer, clips: ClipDataset, classes: Sequence[str]) -> dict[str, Any]:
+    return test_scores(trainer.predict(clips, metric_key_prefix="test"), classes)
+
+
+def _describe_protocol(selection: str, select_by: str, validation_fraction: float | None) -> dict[str, Any]:
+    """How the epoch is chosen; without a fraction, on the data set's own validation set."""
+    by_validation = selection == "validation"
+    own = by_validation and validation_fraction is None
+    return {
+        "selection": selection,
+        "selection_means": "best epoch on the data set's own validation set" if own else SELECTIONS[selection],
+        "select_by": None if selection == "last" else select_by,
+        "validation_fraction": validation_fraction if by_validation else None,
+    }
 
 
 def _describe_run(
@@ -222,44 +250,81 @@ def test_scores(prediction: PredictionOutput, classes: Sequence[str]) -> dict[st
     return scores | {name: metrics.get(f"test_{name}") for name in ("loss", "intra_distance", "inter_distance")}
 
 
-def _cut_folds(train_rows: Dataset, test_rows: Dataset, selection: str, fraction: float) -> dict[str, Dataset]:
+def _cut_folds(
+    train_rows: Dataset, validation_rows: Dataset | None, test_rows: Dataset, selection: str, fraction: float
+) -> dict[str, Dataset]:
     if selection != "validation":
         return {"train": train_rows, "test": test_rows}
+    if validation_rows is not None:
+        return {"train": train_rows, "validation": validation_rows, "test": test_rows}
     kept, cut = split_validation(train_rows["clip_id"], train_rows["label"], fraction)
     return {"train": train_rows.select(kept), "validation": train_rows.select(cut), "test": test_rows}
 
 
+def _finished_before(args: STTTrainingArguments, run: dict[str, Any]) -> dict[str, Any] | None:
+    """The results of this very run, if it was finished before and "last" asks to go on with it."""
+    path = Path(str(args.output_dir)) / RESULTS_FILE
+    if not path.is_file():
+        return None
+    if args.resume_from_checkpoint != "last":
+        raise FileExistsError(f"{path.parent} holds a finished run ({path.name}): choose another output_dir.")
+    results = json.loads(path.read_text(encoding="utf-8"))
+    if differing := differences({key: results.get(key) for key in run}, run):
+        raise ValueError(
+            f"The finished run in {path.parent} is another one: it differs in {'; '.join(differing)}. Choose another "
+            "output_dir, or move that one away."
+        )
+    return results
+
+
 def _checkpoint_to_resume(args: STTTrainingArguments, run: dict[str, Any]) -> str | None:
-    """The checkpoint to go on from; refuses to write over an earlier run, or to go on with a different one."""
+    """The checkpoint to go on from; refuses to write over an interrupted run, or to go on with a different one."""
     output_dir, resume = Path(str(args.output_dir)), args.resume_from_checkpoint
-    if (output_dir / RESULTS_FILE).is_file():
-        raise FileExistsError(f"{output_dir} holds a finished run ({RESULTS_FILE}): choose another output_dir.")
-    last = get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None
+    last = _last_checkpoint(output_dir)
     if resume is None and last is not None:
         raise FileExistsError(
-            f"{output_dir} holds an interrupted run ({Path(last).name}): go on with it by resume_from_checkpoint="
+            f"{output_dir} holds an interrupted run ({last.name}): go on with it by resume_from_checkpoint="
             '"last", or choose another output_dir.'
         )
     # "last" without a checkpoint starts anew: a run may be interrupted before its first.
-    checkpoint = last if resume == "last" else resume
-    if checkpoint is None:
+    checkpoint = last if resume == "last" else resume and Path(resume)
+    if not checkpoint:
         return None
-    told = Path(checkpoint).parent / RUN_FILE
+    told = checkpoint.parent / RUN_FILE
     if not told.is_file():
         raise FileNotFoundError(
             f'resume_from_checkpoint={resume!r}: no {RUN_FILE} lies beside that. Give "last", or the path of a '
             "checkpoint in the folder of a run."
         )
-    before = json.loads(told.read_text(encoding="utf-8"))
-    now = json.loads(json.dumps(run))
-    before["recipe"].pop("num_processes"), now["recipe"].pop("num_processes")  # which may change
-    differing = [key for key in now.keys() | before.keys() if now.get(key) != before.get(key)]
-    if differing:
+    before, now = json.loads(told.read_text(encoding="utf-8")), json.loads(json.dumps(run))
+    for name in CUTTING:  # which may change, so long as as many clips make a step
+        before["recipe"].pop(name), now["recipe"].pop(name)
+    if differing := differences(before, now):
         raise ValueError(
-            f"The interrupted run in {told.parent} differs from this one in {', '.join(sorted(differing))} (see "
-            f"{RUN_FILE} there). Resume it with the options and data that it was started with."
+            f"The interrupted run in {told.parent} differs from this one in {'; '.join(differing)}. Resume it with "
+            "the options, data and code that it was started with."
         )
-    return checkpoint
+    best = (_trainer_state(checkpoint) or {}).get("best_model_checkpoint")
+    if best is not None and not Path(best).is_dir():
+        # transformers would only warn, and the last epoch's model would be scored as the selected one.
+        raise FileNotFoundError(
+            f"The best epoch's model, {best}, is gone from there. Resume the run in the folder that it was started in."
+        )
+    return str(checkpoint)
+
+
+def _last_checkpoint(output_dir: Path) -> Path | None:
+    """The last whole checkpoint: one that a killed run was still writing has no readable state, which comes last."""
+    numbered = {path: re.fullmatch(r"checkpoint-(\d+)", path.name) for path in output_dir.glob("checkpoint-*")}
+    found = {int(number[1]): path for path, number in numbered.items() if number and _trainer_state(path)}
+    return found[max(found)] if found else None
+
+
+def _trainer_state(checkpoint: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
 
 
 def _describe_clips(rows: Dataset, classes: Sequence[str]) -> dict[str, Any]:
@@ -307,4 +372,5 @@ def _recipe(args: STTTrainingArguments, augment: ClipAugment) -> dict[str, Any]:
     """The settings that decide a run's outcome, as plain values."""
     recipe = {name: getattr(args, name) for name in RECIPE_FIELDS}
     recipe = {name: getattr(value, "value", value) for name, value in recipe.items()}  # enumerations to their text
-    return recipe | {"num_processes": args.world_size, "augment": asdict(augment)}
+    recipe |= {"num_processes": args.world_size, "augment": asdict(augment)}
+    return recipe | {"clips_per_step": math.prod(recipe[name] for name in CUTTING)}

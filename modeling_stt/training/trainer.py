@@ -1,11 +1,14 @@
 """The Trainer of STT: transformers' own, with the compact loss, exact however a batch is cut."""
 
 import math
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -38,7 +41,7 @@ class STTTrainer(Trainer):
     Raises:
         TypeError: For a `train_dataset` that is no [`ClipDataset`].
         ValueError: For clips whose classes are not those of the model, in its order; for several GPUs in one process;
-            and for `batch_norm="sync"` over processes on CPUs.
+            for several processes that don't know of each other; and for `batch_norm="sync"` over processes on CPUs.
     """
 
     args: STTTrainingArguments
@@ -74,6 +77,12 @@ class STTTrainer(Trainer):
         self._prepare_devices()
 
     def _prepare_devices(self) -> None:
+        started = int(os.environ.get("WORLD_SIZE", "1"))
+        if started > self.args.world_size:
+            raise ValueError(
+                f"{started} processes were started, and each would train alone: one of {self.args.world_size}. "
+                "Without GPUs for them, add --use_cpu to train.py's options (use_cpu=True in the arguments)."
+            )
         if self.args.n_gpu > 1:
             raise ValueError(
                 f"{self.args.n_gpu} GPUs in one process would weigh the loss wrongly. Start one process for each with "
@@ -83,6 +92,10 @@ class STTTrainer(Trainer):
             if self.args.device.type == "cpu":
                 raise ValueError('batch_norm="sync" works on GPUs only: use "frozen" or "batch" on CPUs.')
             nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
+        if self.is_fsdp_enabled:
+            # Its own would turn the batch norms' weights to bfloat16 and leave their statistics, which torch refuses.
+            # Autocast, which accelerate puts around the model in any case, keeps norms in float32, as without FSDP.
+            self.accelerator.state.fsdp_plugin.mixed_precision_policy = None
 
     def _batch_loss(
         self,
@@ -107,13 +120,20 @@ class STTTrainer(Trainer):
         return compact_softmax_cross_entropy(
             logits,
             features,
-            self.accelerator.unwrap_model(self.model).classifier.weight.to(logits.device),
+            self._classifier_weight().to(logits.device),
             labels,
             compact_weight=self.args.compact_weight,
             label_smoothing=self.args.label_smoothing_factor,
             class_weight=self.class_weight,
             num_items=num_items,
         )
+
+    def _classifier_weight(self) -> torch.Tensor:
+        """`(K, D)`: the rows of the classifier, whole also where FSDP2 has cut them up after the forward pass."""
+        model = self.accelerator.unwrap_model(self.model)
+        if isinstance(model, FSDPModule):
+            model.unshard()  # what the model holds besides its blocks; nothing happens where it is whole already
+        return model.classifier.weight
 
     def compute_loss(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """As in transformers, which has just put the whole model into training mode; frozen batch norms leave it."""
@@ -131,7 +151,11 @@ class STTTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """As in transformers, but the loss is the mean over clips; its own is a mean over batches, some filled up."""
+        """As in transformers, but the loss is the mean over clips; its own is a mean over batches, some filled up.
+
+        All processes evaluate the model that the main one saves.
+        """
+        self._share_batch_norm_statistics()
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
         if output.metrics is not None and output.predictions is not None and output.label_ids is not None:
             arrays = [*output.predictions[:2], output.label_ids]  # logits, features, labels
@@ -139,6 +163,32 @@ class STTTrainer(Trainer):
                 loss = self._loss(*(torch.from_numpy(np.asarray(array)) for array in arrays))
             output.metrics[f"{metric_key_prefix}_loss"] = loss.item()
         return output
+
+    def _share_batch_norm_statistics(self) -> None:
+        """Give all processes what the main one's batch norms have seen: each has seen clips of its own in training."""
+        if self.args.world_size > 1:
+            assert self.model is not None
+            for module in self.model.modules():
+                if isinstance(module, _BatchNorm):
+                    for statistic in module.buffers():
+                        torch.distributed.broadcast(statistic, src=0)
+
+    def _load_best_model(self) -> None:
+        """As in transformers, but where it only warns, this machine would go on with the last model."""
+        best = Path(self.state.best_model_checkpoint or "")
+        if not best.is_dir():
+            raise FileNotFoundError(
+                f"{best} is not on this machine. Several machines need an output_dir that they share: copy the "
+                'checkpoints to one, and start again with resume_from_checkpoint="last".'
+            )
+        super()._load_best_model()
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """As in transformers, which would save torch's code with a model that FSDP2 has made of a class of its own."""
+        if isinstance(self.model, FSDPModule):
+            sharded, own = type(self.model), STTForVideoClassification
+            sharded.__module__, sharded.__name__ = own.__module__, own.__name__
+        super()._save(output_dir, state_dict)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> ClipSampler:
         clips = self.train_dataset if train_dataset is None else train_dataset

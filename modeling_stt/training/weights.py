@@ -1,5 +1,6 @@
 """Starting points: pretrained weights for the backbone, and a trained model's head for other classes."""
 
+import hashlib
 import os
 import pickle
 import re
@@ -111,6 +112,19 @@ def set_classes(model: STTForVideoClassification, classes: Sequence[str]) -> Non
     model.classifier, model.num_labels = head, len(classes)
     model.config.id2label = dict(enumerate(classes))
     model.config.label2id = {name: i for i, name in enumerate(classes)}
+
+
+def hash_weights(model: nn.Module) -> str:
+    """A hash of a model's weights, the same wherever they lie: what a run starts from can change under its name.
+
+    Returns:
+        SHA-256 over names, shapes and bytes of all parameters and buffers, in hexadecimal.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _read_state_dict(source: str | os.PathLike) -> Mapping[str, Any]:

@@ -32,6 +32,7 @@ def _run(
     output_dir: Path,
     selection: str = "validation",
     soft_labels: bool = False,
+    validation_rows: datasets.Dataset | None = None,
     **arguments: Any,
 ) -> dict[str, Any]:
     arguments = {"eval_strategy": "epoch", "save_strategy": "epoch", "num_train_epochs": 3} | arguments
@@ -44,6 +45,7 @@ def _run(
         selection=selection,
         validation_fraction=0.25,
         soft_labels=soft_labels,
+        validation_rows=validation_rows,
         about={"dataset": "noise"},
     )
     return run.results
@@ -124,6 +126,15 @@ def test_soft_labels_are_for_training_only(rows: datasets.Dataset, tmp_path: Pat
         _run(rows, tmp_path / "without", soft_labels=True)
 
 
+def test_a_validation_set_of_its_own_is_taken(rows: datasets.Dataset, tmp_path: Path) -> None:
+    own = rows.select(range(3)).map(lambda row: {"clip_id": f"own {row['clip_id']}"})
+    results = _run(rows, tmp_path / "run", validation_rows=own)
+    counts = {name: sum(part["per_class"].values()) for name, part in results["clips"].items()}
+    assert counts == {"train": 12, "validation": 3, "test": 6}
+    assert results["protocol"]["selection_means"] == "best epoch on the data set's own validation set"
+    assert results["protocol"]["validation_fraction"] is None
+
+
 def test_selection_last_trains_on_the_whole_fold(rows: datasets.Dataset, tmp_path: Path) -> None:
     results = _run(rows, tmp_path / "run", selection="last")
     assert "validation" not in results["clips"]
@@ -167,8 +178,29 @@ def test_interrupted_run_goes_on_only_as_it_was_started(
         _run(other_fold, tmp_path, resume_from_checkpoint="last")
     with pytest.raises(ValueError, match="differs from this one in recipe"):
         _run(rows, tmp_path, resume_from_checkpoint="last", compact_weight=0.9)
+    with pytest.raises(ValueError, match="clips_per_step"):
+        _run(rows, tmp_path, resume_from_checkpoint="last", per_device_train_batch_size=2)
     with pytest.raises(FileNotFoundError, match=r"no run\.json lies beside"):
         _run(rows, tmp_path, resume_from_checkpoint="True")
+
+
+def test_interrupted_run_may_go_on_cut_up_otherwise(
+    rows: datasets.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On another number of GPUs, say: as many clips make a step.
+    _interrupted(rows, tmp_path, monkeypatch)
+    halves = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    results = _run(rows, tmp_path, resume_from_checkpoint="last", **halves)
+    assert results["recipe"]["clips_per_step"] == 4
+    assert results["last"]["epoch"] == 3
+
+
+def test_precision_that_accelerate_was_told_stands_in_the_recipe(
+    rows: datasets.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    results = _run(rows, tmp_path / "run", num_train_epochs=1)
+    assert (results["recipe"]["bf16"], results["recipe"]["fp16"]) == (True, False)
 
 
 @pytest.mark.parametrize("strategies", [{"save_strategy": "no"}, {"eval_strategy": "steps", "eval_steps": 2}])

@@ -1,9 +1,5 @@
 """The Trainer: exact however a batch is cut, resumed as if unbroken, scores of every clip once, the paper's recipe."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -55,42 +51,12 @@ def whole(rows: Rows, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
     return result
 
 
-@pytest.fixture(scope="module")
-def two_processes(rows: Rows, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    folder = tmp_path_factory.mktemp("two")
-    (folder / "rows.json").write_text(json.dumps(rows))
-    script = Path(__file__).with_name("two_processes.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script, folder]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return torch.load(folder / "outcomes.pt", weights_only=False)
-
-
 def test_accumulation_changes_nothing(rows: Rows, whole: dict[str, Any], tmp_path: Path) -> None:
     trainer = make_trainer(
         rows, tmp_path, batch_norm="frozen", per_device_train_batch_size=4, gradient_accumulation_steps=2
     )
     trainer.train()
     _assert_same(outcome(trainer), whole)
-
-
-def test_two_processes_change_nothing(whole: dict[str, Any], two_processes: dict[str, dict[str, Any]]) -> None:
-    """Eleven clips on two processes: accelerate would repeat five of them, and count them."""
-    _assert_same(two_processes["2x4"], whole)
-
-
-def test_two_processes_and_accumulation_change_nothing(
-    whole: dict[str, Any], two_processes: dict[str, dict[str, Any]]
-) -> None:
-    _assert_same(two_processes["2x2x2"], whole)
-
-
-def test_two_processes_resume_within_an_epoch(two_processes: dict[str, dict[str, Any]]) -> None:
-    """The sampler must be told the epoch: accelerate's does not reach it here, and epoch 0 would be drawn again."""
-    resumed = two_processes["resumed"]
-    assert len(resumed["losses"]) == 6  # four of them from the checkpoint
-    _assert_same(resumed, two_processes["unbroken"])
 
 
 @pytest.mark.parametrize("save_steps", [3, 4])
@@ -115,7 +81,7 @@ def test_every_epoch_has_its_own_clips(rows: Rows, tmp_path: Path) -> None:
 
 
 def test_evaluation_counts_every_clip_once_in_its_loss_and_scores(rows: Rows, tmp_path: Path) -> None:
-    """Against the model's outputs by hand. (That two processes give the same: test_two_processes_change_nothing.)"""
+    """Against the model's outputs by hand. (That several processes give the same: test_processes.py.)"""
     trainer = make_trainer(rows, tmp_path, label_smoothing_factor=0.1, class_weighting="inverse")
     clips = trainer.eval_dataset
     assert isinstance(clips, ClipDataset)

@@ -9,7 +9,7 @@ from tiny import make_model
 from torchvision.models import resnet18, resnet34, resnet50
 
 from modeling_stt import STTConfig, STTForVideoClassification, STTModel
-from modeling_stt.training import load_backbone_weights, set_classes
+from modeling_stt.training import hash_weights, load_backbone_weights, set_classes
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +114,17 @@ def test_other_classes_get_a_new_head(tmp_path: Path) -> None:
     assert torch.count_nonzero(model.classifier.bias) == 0
     model.save_pretrained(tmp_path)
     assert STTForVideoClassification.from_pretrained(tmp_path).config.id2label == {0: "yes", 1: "no", 2: "maybe"}
+
+
+def test_hash_tells_weights_apart_wherever_they_lie(tmp_path: Path) -> None:
+    """A fold that starts from a model which was trained anew in between is no fold of the same cross-validation."""
+    model = make_model()
+    model.save_pretrained(tmp_path / "here")
+    there = STTForVideoClassification.from_pretrained(tmp_path / "here")
+    assert hash_weights(there) == hash_weights(model)
+    with torch.no_grad():
+        there.classifier.weight[0, 0] += 1e-6
+    assert hash_weights(there) != hash_weights(model)
 
 
 def test_class_named_twice_is_refused() -> None:

@@ -1,0 +1,586 @@
+"""``verify``: whether numbers from this copy of a data set can be compared with those of papers.
+
+It knows no data set: what the lists say comes from the builder's module (``listed_clips``, ``describe_source``,
+``check_source``, ``PUBLISHED``, ``list_frames``, ``count_video_frames``), and every listed clip is looked at once on
+disk, however many folds it is in. A module may ask for more by the keys of ``describe_source``: ``num_frames``, which
+every clip must have, and ``num_short_clips``, how many clips have fewer than 16 frames as published; and tell by
+``classes`` that its labels are numbers of other names than ``CLASS_NAMES``, and by ``published`` that with these
+options other numbers than ``PUBLISHED`` are to be expected.
+"""
+
+import hashlib
+import io
+import os
+import re
+import struct
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
+from importlib import import_module
+from itertools import combinations
+from pathlib import Path
+from statistics import median
+from types import ModuleType
+from typing import Any, Literal, TypeAlias, get_type_hints
+
+import av
+import datasets
+from PIL import Image
+from tqdm import tqdm
+
+from . import BUILDERS
+
+Outcome: TypeAlias = Literal["ok", "warning", "failed"]
+Listed: TypeAlias = dict[str, list[dict[str, Any]]]  # split → rows, as listed_clips gives them
+
+ASKED = ("num_frames", "num_short_clips", "classes", "published")  # of describe_source: questions, not facts
+SHORT = 16  # frames that the models of the field sample from a clip
+NUM_WORKERS = 8  # threads: on two cores as fast as any number, on a network disk much faster than few
+NUM_SHOWN = 5  # how many offenders a check names
+MAX_CLASS_COLUMNS = 12  # more classes (MAFW's 43 compound ones) are counted in the JSON only
+LFS_POINTER = b"version https://git-lfs"
+END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}  # entropy-coded data of a JPEG never holds its end marker
+TAIL = 1024  # bytes at a picture's end that may follow the mark: cameras and downloaders pad
+BOXES = {
+    b"ftyp",
+    b"moov",
+    b"mdat",
+    b"free",
+    b"skip",
+    b"wide",
+    b"uuid",
+    b"moof",
+    b"mfra",
+    b"sidx",
+    b"styp",
+}  # of MP4, MOV
+PROBE = 1 << 16  # bytes of a video that are compared at its start, middle and end
+# What Pillow raises over broken pictures, by format and by place.
+BROKEN_PICTURE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+
+
+# --- The report -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question asked of a copy.
+
+    Attributes:
+        name: what was asked.
+        outcome: ``failed`` where numbers would not be comparable with papers, ``warning`` where they may be.
+        text: the numbers, and the first few offenders.
+        configurations: which configurations this is about.
+    """
+
+    name: str
+    outcome: Outcome
+    text: str
+    configurations: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What ``verify`` found; equal for equal copies, for it holds no times.
+
+    Attributes:
+        dataset: key of ``BUILDERS``.
+        data_dir: absolute path of the copy.
+        configurations: those looked at.
+        options: options of the builder that were given.
+        deep: whether every frame was decoded.
+        sources: configuration → what ``describe_source`` says.
+        counts: configuration → split → class → number of listed clips.
+        published: as ``counts``, where something is published.
+        num_frames: ``min``, ``median`` and ``max`` frames of a clip, and how many have under 16 (``short``).
+        picture_sizes: ``width×height`` → number of clips, read from the probed frames or the video.
+        checks: in the order in which they were made.
+    """
+
+    dataset: str
+    data_dir: str
+    configurations: list[str]
+    options: dict[str, Any]
+    deep: bool
+    sources: dict[str, dict[str, Any]] = field(default_factory=dict)
+    counts: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    published: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    num_frames: dict[str, float] = field(default_factory=dict)
+    picture_sizes: dict[str, int] = field(default_factory=dict)
+    checks: list[Check] = field(default_factory=list)
+
+    @property
+    def comparable(self) -> bool | None:
+        """False where a check failed, True where none did, None where besides nothing is published to compare with."""
+        if any(check.outcome == "failed" for check in self.checks):
+            return False
+        return True if self.published else None
+
+    @property
+    def verdict(self) -> str:
+        """``comparable`` in words."""
+        outcomes = Counter(check.outcome for check in self.checks)
+        numbers = ", ".join(f"{outcomes[outcome]} {outcome}" for outcome in ("failed", "warning") if outcomes[outcome])
+        text = {
+            True: "Numbers from this copy are comparable with papers",
+            False: "Numbers from this copy are NOT comparable with papers",
+            None: "Nothing failed, and nothing is published to compare with",
+        }[self.comparable]
+        return f"{text}{numbers and ': '}{numbers}."
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it in values that JSON has."""
+        return {**asdict(self), "comparable": self.comparable, "verdict": self.verdict}
+
+    def __str__(self) -> str:
+        options = [f"{name}={value}" for name, value in self.options.items()]
+        head = f"{self.dataset} in {self.data_dir}: {', '.join([_span(self.configurations), *options])}"
+        lines = [head, *_columns(_facts(self)), ""]
+        if self.counts:
+            lines += [*_columns(_count_rows(self)), ""]
+        lines += _columns([[check.outcome, check.name, self._text(check)] for check in self.checks])
+        return "\n".join([*lines, "", self.verdict])
+
+    def _text(self, check: Check) -> str:
+        """A check's text, with the configurations that it is about where these are not all."""
+        every = list(check.configurations) == self.configurations
+        return check.text if every else f"{_span(check.configurations)}: {check.text}"
+
+
+def _span(names: Sequence[str]) -> str:
+    """Names of configurations, shortened: ``fold_1 … fold_5``."""
+    return ", ".join(names) if len(names) < 3 else f"{names[0]} … {names[-1]}"
+
+
+def _columns(rows: list[list[str]]) -> list[str]:
+    """Rows as aligned lines; the last column is left as it is."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _facts(report: Report) -> list[list[str]]:
+    """What was found, a line a fact; what differs between configurations is joined."""
+    values: dict[str, dict[str, None]] = {}  # dicts as sets that keep their order
+    for source in report.sources.values():
+        for key, value in source.items():
+            if key in ASKED:
+                continue
+            values.setdefault(key, {}).update(dict.fromkeys(map(str, value if isinstance(value, list) else [value])))
+    root = f"{report.data_dir}{os.sep}"
+    rows = [[f"  {key}", shown(text.removeprefix(root) for text in texts)] for key, texts in values.items() if texts]
+    if report.num_frames:
+        text = "min {min:g}, median {median:g}, max {max:g}; {short:g} clips under 16".format(**report.num_frames)
+        rows.append(["  frames per clip", text])
+    if report.picture_sizes:
+        sizes = [f"{size} ({count} clips)" for size, count in report.picture_sizes.items()]
+        rows.append(["  picture sizes", shown(sizes)])
+    return rows
+
+
+def _count_rows(report: Report) -> list[list[str]]:
+    """A table of the clips per class, a line a split; ``12/489`` where 12 are listed and 489 published."""
+    classes = {tuple(counts) for splits in report.counts.values() for counts in splits.values()}
+    columns = list(classes.pop()) if len(classes) == 1 else []
+    columns = columns if len(columns) <= MAX_CLASS_COLUMNS else []
+    rows = [["  clips", *columns, "all"]]
+    for name, splits in report.counts.items():
+        for split, counts in splits.items():
+            wanted = report.published.get(name, {}).get(split, counts)
+            pairs = [(counts[each], wanted.get(each, 0)) for each in columns]
+            pairs.append((sum(counts.values()), sum(wanted.values())))
+            cells = [f"{found}" if found == other else f"{found}/{other}" for found, other in pairs]
+            rows.append([f"  {name} {split}", *cells])
+    return rows
+
+
+def shown(items: Iterable[Any]) -> str:
+    """The first few of ``items`` for an error message, and how many more there are."""
+    texts = [str(item) for item in items]
+    more = f" and {len(texts) - NUM_SHOWN} more" if len(texts) > NUM_SHOWN else ""
+    return ", ".join(texts[:NUM_SHOWN]) + more
+
+
+# --- A clip on disk -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What lies on disk of a clip.
+
+    Attributes:
+        num_frames: frames counted.
+        sizes: sizes of its pictures, ``width×height``: of the first, middle and last frame (all with ``deep``).
+        odd: what is unusual about its pictures, or empty: face crops are square and of one size, and with ``deep``
+            a video decodes to as many frames as it states.
+        content: equal for equal contents; empty where the clip could not be read.
+        problem: name of the check that it fails, or empty.
+        text: what is wrong with it, naming the file.
+    """
+
+    num_frames: int = 0
+    sizes: tuple[str, ...] = ()
+    odd: str = ""
+    content: str = ""
+    problem: str = ""
+    text: str = ""
+
+
+class _BrokenClipError(Exception):
+    """A clip that fails the check ``problem``."""
+
+    def __init__(self, problem: str, text: str) -> None:
+        super().__init__(text)
+        self.problem = problem
+
+
+def look_at(path: str | None, module: ModuleType, deep: bool = False) -> Clip:
+    """Count and probe a clip, a folder of frames or a video, as its builder's ``module`` reads it.
+
+    Never raises for what lies on disk: whatever is wrong with the clip is its ``problem``.
+    """
+    try:
+        if path is None:
+            raise _BrokenClipError("clips on disk", "")
+        if Path(path).is_dir():
+            return _look_at_folder(path, module, deep)
+        return _look_at_video(path, module, deep)
+    except _BrokenClipError as error:
+        return Clip(problem=error.problem, text=str(error))
+    except FileNotFoundError:
+        return Clip(problem="clips on disk", text=f"{path} is gone")
+    except OSError as error:  # of the file system: no right to read, input/output error
+        return Clip(problem="readable", text=f"{path}: {error.strerror}")
+
+
+def _look_at_folder(folder: str, module: ModuleType, deep: bool) -> Clip:
+    try:
+        names = module.list_frames(folder)
+    except ValueError as error:
+        raise _BrokenClipError("frame order", str(error)) from error
+    if not names:
+        raise _BrokenClipError("empty clips", f"{folder} has no frame")
+    with os.scandir(folder) as entries:
+        num_bytes = {entry.name: entry.stat().st_size for entry in entries}
+    if void := [name for name in names if not num_bytes[name]]:
+        raise _BrokenClipError("readable", f"{len(void)} frames of {folder} are empty files ({shown(void)})")
+    content = hashlib.blake2b(repr([num_bytes[name] for name in names]).encode(), digest_size=16)
+    sizes = []
+    for place in range(len(names)) if deep else sorted({0, len(names) // 2, len(names) - 1}):
+        data = Path(f"{folder}{os.sep}{names[place]}").read_bytes()
+        sizes.append(_picture_size(data, f"{folder}/{names[place]}", deep))
+        content.update(data)
+    texts = tuple(dict.fromkeys(f"{width}×{height}" for width, height in sizes))
+    odd = " and ".join(texts) if len(texts) > 1 or sizes[0][0] != sizes[0][1] else ""
+    return Clip(len(names), texts, odd, content.hexdigest())
+
+
+def _picture_size(data: bytes, path: str, decode: bool) -> tuple[int, int]:
+    """Width and height of a picture that is whole; ``decode`` reads it to its end instead of looking for its mark."""
+    if data.startswith(LFS_POINTER):
+        raise _BrokenClipError("Git LFS", path)
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if END_MARKS.get(str(image.format), b"") not in data[-TAIL:]:
+                raise _BrokenClipError("readable", f"{path} is cut off")
+            if decode:
+                image.load()
+            return image.size
+    except BROKEN_PICTURE as error:
+        reason = "no picture" if isinstance(error, Image.UnidentifiedImageError) else error
+        raise _BrokenClipError("readable", f"{path} is broken ({reason})") from error
+
+
+def _look_at_video(path: str, module: ModuleType, deep: bool) -> Clip:
+    num_bytes = Path(path).stat().st_size
+    content = hashlib.blake2b(f"{num_bytes}".encode(), digest_size=16)
+    with Path(path).open("rb") as file:
+        for start in sorted({0, max(0, num_bytes // 2 - PROBE // 2), max(0, num_bytes - PROBE)}):
+            file.seek(start)
+            content.update(data := file.read(PROBE))
+            if data.startswith(LFS_POINTER) and not start:
+                raise _BrokenClipError("Git LFS", path)
+        if not num_bytes:
+            raise _BrokenClipError("readable", f"{path} is an empty file")
+        if (end := _end_of_boxes(file)) > num_bytes:
+            raise _BrokenClipError("readable", f"{path} is cut off: {num_bytes} of {end} bytes")
+    try:
+        num_frames = module.count_video_frames(path)
+        with av.open(path) as container:
+            stream = container.streams.video[0]
+            num_decoded = sum(1 for _ in container.decode(stream)) if deep else num_frames
+    except av.error.FFmpegError as error:  # which does not name the file
+        raise _BrokenClipError("readable", f"{path} is broken ({error.strerror})") from error
+    except ValueError as error:
+        raise _BrokenClipError("readable", str(error)) from error
+    # Edit lists and packed B-frames leave out frames on purpose, so that this is no fault by itself.
+    odd = f"{num_decoded} of {num_frames} frames decoded" if num_decoded != num_frames else ""
+    return Clip(num_frames, (f"{stream.width}×{stream.height}",), odd, content.hexdigest())
+
+
+def _end_of_boxes(file: io.BufferedReader) -> int:
+    """Where the boxes of an MP4 or MOV say that it ends, which is beyond a file cut off; 0 for other formats."""
+    end = 0
+    while True:
+        file.seek(end)
+        header = file.read(16)
+        size = int.from_bytes(header[8:] if header[:4] == b"\0\0\0\1" else header[:4], "big")
+        if header[4:8] not in BOXES or size < 8:  # a size of 0 reaches to the file's end
+            return end
+        end += size
+
+
+# --- The checks -----------------------------------------------------------------------------------------------------
+
+# Name of the check that a clip's problem fails → what is said of the others, and of such clips.
+PROBLEMS = {
+    "clips on disk": ("are on disk", "are not on disk"),
+    "Git LFS": ("are files of their own", "are pointers that Git LFS left in place of the clip (run git lfs pull)"),
+    "empty clips": ("have frames", "have no frame"),
+    "readable": ("can be read", "cannot be read"),
+    "frame order": ("have frames in a known order", "have frames whose order cannot be known"),
+}
+
+
+def _check(
+    name: str, about: Iterable[str], bad: Sequence[str], good_text: str, bad_text: str, outcome: Outcome = "failed"
+) -> Check:
+    """A check that is ok where nothing is ``bad``, and else names the first few."""
+    if not bad:
+        return Check(name, "ok", good_text, tuple(about))
+    return Check(name, outcome, f"{bad_text}: {shown(bad)}", tuple(about))
+
+
+def _check_counts(report: Report) -> Iterator[Check]:
+    """Clips per class and split against the published numbers."""
+    pairs = {
+        f"{name} {split} {each}": (report.counts[name].get(split, {}).get(each, 0), published[split].get(each, 0))
+        for name, published in report.published.items()
+        for split in published
+        for each in published[split] | report.counts[name].get(split, {})
+    }
+    bad = [f"{what} {found} (published {other})" for what, (found, other) in pairs.items() if found != other]
+    good_text = f"all {len(pairs)} numbers of clips per class and split are the published ones"
+    bad_text = f"{len(bad)} of {len(pairs)} numbers of clips per class and split are not the published ones"
+    if not report.published:
+        return  # as the verdict says
+    yield _check("counts", report.published, bad, good_text, bad_text)
+    if others := [name for name in report.counts if name not in report.published]:
+        yield Check("counts", "warning", "nothing is published to compare with", tuple(others))
+
+
+def _check_splits(name: str, listed: Listed) -> Check:
+    """No clip is listed twice, be it in one split or in two."""
+    seen = Counter(row["clip_id"] for rows in listed.values() for row in rows)
+    twice = [clip_id for clip_id, times in seen.items() if times > 1]
+    return _check("splits", [name], twice, "no clip is listed twice", f"{len(twice)} clips are listed twice")
+
+
+def _check_folds(listed: dict[str, Listed], known: Iterable[str]) -> Iterator[Check]:
+    """The test sides of a set's folds are disjoint and, where all folds are there, are together all of its clips."""
+    series: dict[str, list[str]] = {}
+    for name in known:
+        if re.search(r"fold_\d+$", name):
+            series.setdefault(name.rpartition("_")[0], []).append(name)
+    for names in series.values():
+        tests = {
+            name: {row["clip_id"] for row in listed[name]["test"]} for name in names if "test" in listed.get(name, {})
+        }
+        if len(tests) < 2:
+            continue
+        everything = {row["clip_id"] for name in tests for rows in listed[name].values() for row in rows}
+        twice = {clip_id for one, other in combinations(tests.values(), 2) for clip_id in one & other}
+        whole = len(tests) == len(names)
+        never = everything - set().union(*tests.values()) if whole else set()
+        bad = [f"{clip_id} in several" for clip_id in sorted(twice)]
+        bad += [f"{clip_id} in none" for clip_id in sorted(never)]
+        good_text = f"{len(tests)} test folds are disjoint" + whole * f" and cover all {len(everything)} clips"
+        yield _check("test folds", tests, bad, good_text, f"{len(tests)} test folds overlap or leave clips out")
+
+
+def _check_duplicates(listed: dict[str, Listed], clips: dict[str, Clip]) -> Check:
+    """Clips of equal content in two splits: a warning, because the published lists would have them, too."""
+    same: dict[str, list[str]] = {}
+    for clip_id, clip in clips.items():
+        if clip.content:
+            same.setdefault(clip.content, []).append(clip_id)
+    places = [{row["clip_id"]: split for split, rows in splits.items() for row in rows} for splits in listed.values()]
+    bad = [
+        " = ".join(group[:2]) + (f" = {len(group) - 2} more" if len(group) > 2 else "")
+        for group in same.values()
+        if any(len({place[clip_id] for clip_id in group if clip_id in place}) > 1 for place in places)
+    ]
+    good_text, bad_text = (
+        "no clip has the content of a clip of another split",
+        f"{len(bad)} contents lie in two splits",
+    )
+    return _check("duplicates", listed, bad, good_text, bad_text, "warning")
+
+
+def _check_clips(clips: dict[str, Clip], about: Iterable[str]) -> Iterator[Check]:
+    """What every listed clip must be: there, whole, and with its frames in order."""
+    about = tuple(about)
+    for name, (good, bad) in PROBLEMS.items():
+        such = [clip.text or clip_id for clip_id, clip in clips.items() if clip.problem == name]
+        numbers = f"{len(such)} of {len(clips)}"
+        yield _check(name, about, such, f"all {len(clips)} clips {good}", f"{numbers} clips {bad}")
+    single = [clip_id for clip_id, clip in clips.items() if clip.num_frames == 1]
+    odd = [f"{clip_id} {clip.odd}" for clip_id, clip in clips.items() if clip.odd]
+    for name, such, good, bad in (
+        ("motion", single, "no clip has one frame only", "clips have one frame only"),
+        ("pictures", odd, "no clip has pictures of several sizes, or faces not square", "clips have odd pictures"),
+    ):
+        yield _check(name, about, such, good, f"{len(such)} {bad}", "warning")
+
+
+def _check_num_frames(name: str, source: dict[str, Any], clips: dict[str, Clip]) -> Iterator[Check]:
+    """The numbers of frames that the set's builder expects, over the clips of a configuration that can be read."""
+    counts = {clip_id: clip.num_frames for clip_id, clip in clips.items() if not clip.problem}
+    if wanted := source.get("num_frames"):
+        bad = [f"{clip_id} {count}" for clip_id, count in counts.items() if count != wanted]
+        good_text = f"all clips have {wanted} frames"
+        yield _check("frames per clip", [name], bad, good_text, f"{len(bad)} clips have not {wanted} frames")
+    if (wanted := source.get("num_short_clips")) is not None:
+        short = [f"{clip_id} {count}" for clip_id, count in counts.items() if count < SHORT]
+        outcome: Outcome = "ok" if len(short) == wanted else "warning"
+        text = f"{len(short)} clips have fewer than {SHORT} frames, published {wanted}"
+        yield Check("short clips", outcome, text + (f": {shown(short)}" if short else ""), (name,))
+
+
+# --- All of it ------------------------------------------------------------------------------------------------------
+
+
+def verify(
+    name: str,
+    data_dir: str | Path,
+    *,
+    configurations: Sequence[str] | None = None,
+    deep: bool = False,
+    progress: bool = True,
+    num_workers: int | None = None,
+    **options: Any,
+) -> Report:
+    """Check a copy of a data set: lists against what is published, and every listed clip on disk.
+
+    Args:
+        name: a key of ``BUILDERS``.
+        data_dir: folder of the copy.
+        configurations: such as ``["fold_1"]``; by default all of which counts are published, else the set's default.
+        deep: decode every frame, instead of probing the first, middle and last of each clip.
+        progress: show a progress bar on stderr.
+        num_workers: threads that look at clips; by default 8.
+        **options: options of the data set's configuration, such as ``frames="16f"``.
+
+    Returns:
+        The report; a copy that cannot even be opened gives one as well, with the reason as a failed check.
+
+    Raises:
+        KeyError: ``name`` is not in this folder.
+        ValueError: unknown configurations or options.
+    """
+    builder = _builder(name)
+    module, known = sys.modules[builder.__module__], {config.name: config for config in builder.BUILDER_CONFIGS}
+    data_dir = os.path.abspath(Path(data_dir).expanduser())  # noqa: PTH100  # resolve() would follow links
+    default = builder.DEFAULT_CONFIG_NAME
+    names = list(configurations or module.PUBLISHED or ([default] if default else known))
+    configs = [_configured(known, each, data_dir, options) for each in names]
+    given = {option: options[option] for option in own_options(builder.BUILDER_CONFIG_CLASS) if option in options}
+    report = Report(name, data_dir, names, given, deep)
+    opened: list[Check] = []
+    listed = {config.name: rows for config in configs if (rows := _open(module, config, report, opened))}
+    paths = {row["clip_id"]: row["path"] for splits in listed.values() for rows in splits.values() for row in rows}
+    paths = dict(sorted(paths.items()))
+    clips = dict(zip(paths, _look_at_all(list(paths.values()), module, deep, progress, num_workers), strict=True))
+    _measure(report, clips)
+    checks = [*_check_counts(report), *opened]
+    if listed:
+        checks += [*_check_folds(listed, known), *_check_clips(clips, listed), _check_duplicates(listed, clips)]
+    for each, splits in listed.items():
+        members = {row["clip_id"] for rows in splits.values() for row in rows}
+        own = {clip_id: clip for clip_id, clip in clips.items() if clip_id in members}
+        checks.extend(_check_num_frames(each, report.sources[each], own))
+    return replace(report, checks=_merged(checks))
+
+
+def _builder(name: str) -> type[datasets.DatasetBuilder]:
+    if name not in BUILDERS:
+        raise KeyError(f"{name!r} is not one of {sorted(BUILDERS)}.")
+    return getattr(import_module(f"{__package__}.{name}"), BUILDERS[name])
+
+
+def config_class(name: str) -> type[datasets.BuilderConfig]:
+    """The class of a data set's configurations; KeyError for a name that is not in this folder."""
+    return _builder(name).BUILDER_CONFIG_CLASS
+
+
+def own_options(config: type[datasets.BuilderConfig]) -> dict[str, Any]:
+    """The options that a data set adds to every configuration's, such as ``frames``, with their types."""
+    base = {option.name for option in fields(datasets.BuilderConfig)}
+    types = get_type_hints(config)
+    return {option.name: types[option.name] for option in fields(config) if option.name not in base}
+
+
+def _configured(known: dict[str, Any], name: str, data_dir: str, options: dict[str, Any]) -> datasets.BuilderConfig:
+    """A configuration with its options, checked."""
+    if name not in known:
+        raise ValueError(f"There is no configuration {name!r}, only {', '.join(known)}.")
+    own = own_options(type(known[name]))
+    if unknown := sorted(set(options) - own.keys()):
+        raise ValueError(f"There is no option {', '.join(unknown)}, only {', '.join(own)}.")
+    config = replace(known[name], data_dir=data_dir, **options)
+    config.check()
+    return config
+
+
+def _open(module: ModuleType, config: Any, report: Report, checks: list[Check]) -> Listed | None:
+    """Read a configuration's lists and check them; None, with a failed check, where that cannot be done."""
+    try:
+        source = module.open_source(config)
+        listed: Listed = module.listed_clips(config, source)
+        about, own = module.describe_source(config, source), module.check_source(config, source)
+    except (OSError, ValueError) as error:
+        checks.append(Check("source", "failed", str(error), (config.name,)))
+        return None
+    report.sources[config.name] = about
+    classes = about.get("classes", module.CLASS_NAMES)
+    numbers = {split: Counter(row["label"] for row in rows) for split, rows in listed.items()}
+    report.counts[config.name] = {
+        split: {name: number[label] for label, name in enumerate(classes)} for split, number in numbers.items()
+    }
+    if published := about.get("published", module.PUBLISHED.get(config.name)):
+        report.published[config.name] = published
+    checks.append(_check_splits(config.name, listed))
+    checks.extend(Check(name, "ok" if passed else "failed", text, (config.name,)) for name, passed, text in own)
+    return listed
+
+
+def _look_at_all(
+    paths: list[str | None], module: ModuleType, deep: bool, progress: bool, num_workers: int | None
+) -> list[Clip]:
+    """``look_at`` over all clips, in threads: they wait for the disk, and PyAV and Pillow decode side by side."""
+    look: Callable[[str | None], Clip] = partial(look_at, module=module, deep=deep)
+    with ThreadPoolExecutor(num_workers or NUM_WORKERS) as pool:
+        bar = tqdm(pool.map(look, paths), total=len(paths), desc="clips", unit="", disable=not progress)
+        return list(bar)
+
+
+def _measure(report: Report, clips: dict[str, Clip]) -> None:
+    """Frames per clip and picture sizes, over the clips that can be read."""
+    counts = [clip.num_frames for clip in clips.values() if not clip.problem]
+    if counts:
+        short = sum(count < SHORT for count in counts)
+        report.num_frames.update(min=min(counts), median=median(counts), max=max(counts), short=short)
+    sizes = Counter(size for clip in clips.values() for size in clip.sizes)
+    report.picture_sizes.update(sorted(sizes.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _merged(checks: Iterable[Check]) -> list[Check]:
+    """Checks that say the same of several configurations as one, by name in the order in which they came up."""
+    merged: dict[tuple[str, Outcome, str], list[str]] = {}
+    places = {name: place for place, name in enumerate(dict.fromkeys(check.name for check in checks))}
+    for check in checks:
+        merged.setdefault((check.name, check.outcome, check.text), []).extend(check.configurations)
+    both = [Check(name, outcome, text, tuple(about)) for (name, outcome, text), about in merged.items()]
+    return sorted(both, key=lambda check: places[check.name])
