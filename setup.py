@@ -8,8 +8,8 @@ ROOT = Path(__file__).parent
 VERSION = "0.1.0.dev0"
 
 # torchvision is needed by transformers' video processors, openpyxl by DFEW's annotation.xlsx. `make test-lowest` runs
-# the tests at these floors. numpy: pyarrow, which datasets brings, refuses numpy 1. torch: before TORCH_WHY, the model
-# does not compile to one graph. transformers: activation checkpointing by its present name.
+# the tests at these floors. numpy: pyarrow, which datasets brings, refuses numpy 1. torch: 2.6 does not compile
+# the model to one graph. transformers: activation checkpointing by its present name.
 REQUIRES = [
     "accelerate>=1.10",
     "av>=16",
@@ -19,8 +19,8 @@ REQUIRES = [
     "numpy>=2.0",
     "openpyxl>=3.1",
     "pillow>=10.1",
-    "torch>=2.8",
-    "torchvision>=0.23",
+    "torch>=2.7.1",
+    "torchvision>=0.22.1",
     "transformers>=5.23,<6",
 ]
 

@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import sys
+from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -84,6 +85,9 @@ def load_dataset_builder(
         FileNotFoundError, ValueError: what is in ``data_dir`` cannot be right; the message says what to do.
     """
     builder_class = _builder_class(path)
+    known = [option.name for option in fields(builder_class.BUILDER_CONFIG_CLASS)]
+    if unknown := sorted(set(config_kwargs) - set(known)):
+        raise ValueError(f"{path} has no option {', '.join(unknown)}, only {', '.join(known)}.")
     script = Path(str(sys.modules[builder_class.__module__].__file__)).read_bytes()
     return builder_class(
         config_name=name,

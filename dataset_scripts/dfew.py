@@ -20,6 +20,7 @@ import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -523,12 +524,18 @@ def _annotation_columns(path: Path, header: tuple[Any, ...]) -> list[int]:
     return [names.index(name) for name in wanted]
 
 
-def read_annotation(path: Path) -> dict[int, Annotation]:
+def read_annotation(path: Path) -> Mapping[int, Annotation]:
     """Clip id → votes and label of all rows of annotation.xlsx, by the id in ``order`` and never by row number.
 
     Raises:
         ValueError: not a workbook, an unknown header, a cell that is no number, a label outside 0 … 7, a clip twice.
     """
+    state = path.stat()
+    return _read_annotation(path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=1)  # all five folds read it, and reading DFEW's takes seconds
+def _read_annotation(path: Path, mtime_ns: int, num_bytes: int) -> Mapping[int, Annotation]:
     try:
         with path.open("rb") as file:
             sheet = openpyxl.load_workbook(file, read_only=True, data_only=True).worksheets[0]
@@ -576,11 +583,6 @@ def rebuild_fold(annotation: Path, face_clips: Iterable[int], fold: int) -> dict
     rows = read_annotation(annotation)
     labels = {clip_id: rows[clip_id].label - 1 for clip_id in sorted(face_clips) if clip_id in rows}
     labels = {clip_id: label for clip_id, label in labels.items() if label >= 0}
-    if len(labels) != NUM_BENCHMARK_CLIPS:
-        logger.warning(
-            "Folds rebuilt from %s have %d clips and the published ones %d: scores are not comparable with papers.",
-            *(annotation, len(labels), NUM_BENCHMARK_CLIPS),
-        )
     folds = folds_by_rule(labels)
     return {
         side: {clip_id: label for clip_id, label in labels.items() if (folds[clip_id] == fold) == (side == "test")}
@@ -871,8 +873,14 @@ class DFEW(datasets.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
         """Lists, labels, votes and the presence of every clip are checked here, before a row is written."""
         source = open_source(self.config)
-        generators = []
-        for side, listed in listed_clips(self.config, source).items():
+        sides, generators = listed_clips(self.config, source), []
+        num_clips = sum(map(len, sides.values()))
+        if not source.split_files and num_clips != NUM_BENCHMARK_CLIPS:
+            logger.warning(
+                "Folds rebuilt from %s have %d clips, the published ones %d: scores are not comparable with papers.",
+                *(source.annotation, num_clips, NUM_BENCHMARK_CLIPS),
+            )
+        for side, listed in sides.items():
             rows = on_disk(listed, source.layout, self.config.missing, f"{side} clips of {self.config.name}")
             # A list, because lists are what datasets cuts for num_proc and streaming workers.
             generators.append(datasets.SplitGenerator(name=side, gen_kwargs={"rows": rows}))

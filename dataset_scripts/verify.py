@@ -467,7 +467,8 @@ def verify(
     Args:
         name: a key of ``BUILDERS``.
         data_dir: folder of the copy.
-        configurations: such as ``["fold_1"]``; by default all of which counts are published, else the set's default.
+        configurations: such as ``["fold_1"]``; by default all of which counts are published, else all that this copy
+            comes in.
         deep: decode every frame, instead of probing the first, middle and last of each clip.
         progress: show a progress bar on stderr.
         num_workers: threads that look at clips; by default 8.
@@ -483,9 +484,11 @@ def verify(
     builder = _builder(name)
     module, known = sys.modules[builder.__module__], {config.name: config for config in builder.BUILDER_CONFIGS}
     data_dir = os.path.abspath(Path(data_dir).expanduser())  # noqa: PTH100  # resolve() would follow links
-    default = builder.DEFAULT_CONFIG_NAME
-    names = list(configurations or module.PUBLISHED or ([default] if default else known))
+    names = list(configurations or module.PUBLISHED or known)
     configs = [_configured(known, each, data_dir, options) for each in names]
+    if not (configurations or module.PUBLISHED):
+        configs = _those_of_this_copy(module, configs)
+        names = [config.name for config in configs]
     given = {option: options[option] for option in own_options(builder.BUILDER_CONFIG_CLASS) if option in options}
     report = Report(name, data_dir, names, given, deep)
     opened: list[Check] = []
@@ -532,6 +535,21 @@ def _configured(known: dict[str, Any], name: str, data_dir: str, options: dict[s
     config = replace(known[name], data_dir=data_dir, **options)
     config.check()
     return config
+
+
+def _those_of_this_copy(module: ModuleType, configs: list[Any]) -> list[Any]:
+    """The configurations whose source opens, or the first, whose report then says why it does not.
+
+    A folder of one's own clips has either splits of its own or folds.
+    """
+    there = []
+    for config in configs:
+        try:
+            module.open_source(config)
+        except (OSError, ValueError):
+            continue
+        there.append(config)
+    return there or configs[:1]
 
 
 def _open(module: ModuleType, config: Any, report: Report, checks: list[Check]) -> Listed | None:

@@ -35,6 +35,8 @@ def parse_folds(arguments: Sequence[str]) -> tuple[list[int] | None, list[str]]:
     own, options = parser.parse_known_args(arguments)
     if any(word.split("=")[0] == "--fold" for word in options):
         raise SystemExit("--fold is train.py's: say which folds to run by --folds, or leave it out to run them all.")
+    if any(word.split("=")[0] == "--configuration" for word in options):
+        raise SystemExit("--configuration is train.py's: here the configurations are fold_1, fold_2 … of the set.")
     return own.folds, options
 
 

@@ -24,7 +24,7 @@ from transformers import AutoModelForVideoClassification, AutoVideoProcessor, Hf
 
 from dataset_scripts import BUILDERS, configurations, load_dataset
 from dataset_scripts.synthetic_faces import MARKER as SYNTHETIC_MARKER
-from dataset_scripts.verify import verify
+from dataset_scripts.verify import config_class, own_options, verify
 from modeling_stt import STTConfig, STTForVideoClassification, STTVideoProcessor
 from modeling_stt.training import (
     SELECTIONS,
@@ -155,7 +155,11 @@ def build_model(run: RunArguments, classes: list[str]) -> tuple[STTForVideoClass
 
 def builder_options(run: RunArguments) -> dict[str, Any]:
     """What the data set's builder is asked for, besides its configuration and folder."""
-    options = read_object("data_options", run.data_options)
+    options, known = read_object("data_options", run.data_options), own_options(config_class(run.dataset))
+    if unknown := sorted(set(options) - set(known)):
+        raise SystemExit(f"--data_options: {run.dataset} has no {', '.join(unknown)}, only {', '.join(known)}.")
+    if run.soft_labels and "votes" not in known:
+        raise SystemExit(f"--soft_labels True needs the annotators' votes, which {run.dataset} does not come with.")
     return options | {"votes": True} if run.soft_labels else options
 
 
@@ -177,6 +181,12 @@ def configuration(run: RunArguments) -> str:
 def load_rows(run: RunArguments) -> dict[str, Any]:
     """The training and the test fold, and the validation set of a data set that has both."""
     rows: Any = load_dataset(run.dataset, configuration(run), data_dir=run.data_dir, **builder_options(run))
+    counted = [clip for part in rows.values() for clip in zip(part["clip_id"], part["num_frames"], strict=True)]
+    if empty := [clip_id for clip_id, num_frames in counted if not num_frames]:
+        raise SystemExit(
+            f"{len(empty)} clips of {run.dataset} have no frame ({', '.join(empty[:5])}{' …' * (len(empty) > 5)}): go "
+            """without them by --data_options '{"missing": "skip"}', beside what else stands there."""
+        )
     if "test" not in rows:  # AFEW's test labels were never published: its validation set is what papers test on
         return {"train_rows": rows["train"], "test_rows": rows["validation"]}
     return {"train_rows": rows["train"], "test_rows": rows["test"], "validation_rows": rows.get("validation")}

@@ -68,7 +68,7 @@ def _verify_parser(argv: Sequence[str]) -> tuple[argparse.ArgumentParser, list[s
             "--configuration",
             nargs="+",
             metavar="NAME",
-            help="such as fold_1; by default all that counts are published of",
+            help="such as fold_1; by default all that counts are published of, else all that this copy comes in",
         )
         if name in argv:  # so that only the builder that is asked for is imported
             config = config_class(name)
@@ -94,3 +94,7 @@ def _argument(hint: Any) -> dict[str, Any]:
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "verify": (verify, "check your copy of a data set against what is published of it"),
 }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -92,8 +92,8 @@ class STTBasicBlock(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         shortcut = features if self.downsample is None else self.downsample(features)
-        features = F.relu(self.bn1(self.conv1(features)))
-        return F.relu(self.bn2(self.conv2(features)) + shortcut)
+        features = F.relu(self.bn1(self.conv1(features)), inplace=True)
+        return F.relu(self.bn2(self.conv2(features)).add_(shortcut), inplace=True)
 
 
 class STTBackbone(nn.Module):
@@ -120,7 +120,9 @@ class STTBackbone(nn.Module):
             in_channels = width
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        features = self.maxpool(F.relu(self.bn1(self.conv1(frames))))
+        # In this layout CPUs pool 16 times as fast in bfloat16, and the tokens of the feature maps need no copy.
+        frames = frames.contiguous(memory_format=torch.channels_last)
+        features = self.maxpool(F.relu(self.bn1(self.conv1(frames)), inplace=True))
         for name in self.stage_names:
             features = getattr(self, name)(features)
         return features
@@ -159,13 +161,14 @@ class STTEmbeddings(nn.Module):
         if self.class_token_in_space:
             class_token = class_token + space[:, :1]
             space = space[:, 1:]
-        tokens = tokens + self._resized_space(space, grid).unsqueeze(1)
+        positions = self._resized_space(space, grid).unsqueeze(1)
         if self.temporal_positions is not None:
             time: torch.Tensor = self.temporal_positions
             if not self.class_token_in_space:
                 class_token = class_token + time[:, :1]
                 time = time[:, 1:]
-            tokens = tokens + self._resized_time(time, num_frames).unsqueeze(2)
+            positions = positions + self._resized_time(time, num_frames).unsqueeze(2)
+        tokens = tokens + positions
         return torch.cat((class_token.expand(tokens.shape[0], -1, -1), tokens.flatten(1, 2)), dim=1)
 
     def _resized_space(self, table: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
@@ -223,6 +226,9 @@ class STTAttention(nn.Module):
 
     All leading axes are batch: a clip's frames for spatial attention, its positions for temporal attention. Returns
     the result and, under `attn_implementation="eager"`, the weights `(*, heads, L, L)`, else None.
+
+    Training in bfloat16 on a CPU is fastest under `"eager"` too: the backward pass of SDPA's kernel there takes longer
+    than that of plain products of so short sequences (`benchmarks/model_speed.py`).
     """
 
     is_causal = False
@@ -321,6 +327,7 @@ class STTLayer(GradientCheckpointingLayer):
 
     `(B, 1 + T·P, D)` to the same. The attention just before the MLP carries the class token: it is copied to every
     position (or frame), and the mean of what comes back is added to it. The other one leaves it alone.
+    With `class_token_only` the MLP is spared the other tokens, and `(B, 1, D)` comes back.
     """
 
     def __init__(self, config: STTConfig, drop_path_rate: float) -> None:
@@ -342,7 +349,9 @@ class STTLayer(GradientCheckpointingLayer):
         self.mlp_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = STTMLP(config)
 
-    def forward(self, hidden_states: torch.Tensor, num_frames: int, **kwargs: Any) -> torch.Tensor:
+    def forward(
+        self, hidden_states: torch.Tensor, num_frames: int, class_token_only: bool = False, **kwargs: Any
+    ) -> torch.Tensor:
         if self.order == "joint":
             update, _ = self.joint_attention(self.joint_norm(hidden_states), **kwargs)
             hidden_states = hidden_states + self.drop_path(update)
@@ -351,6 +360,8 @@ class STTLayer(GradientCheckpointingLayer):
             class_token, frames = hidden_states[:, :1], hidden_states[:, 1:].unflatten(1, (num_frames, -1))
             class_token, frames = self._divided_attention(class_token, frames, **kwargs)
             hidden_states = torch.cat((class_token, frames.flatten(1, 2)), dim=1)
+        if class_token_only:
+            hidden_states = hidden_states[:, :1]
         return hidden_states + self.drop_path(self.mlp(self.mlp_norm(hidden_states)))
 
     def _divided_attention(
@@ -469,6 +480,7 @@ class STTModel(STTPreTrainedModel):
         pixel_values: torch.Tensor,
         interpolate_pos_encoding: bool = False,
         output_attentions: bool | None = None,
+        class_token_only: bool = False,
         **kwargs: Any,
     ) -> STTModelOutput:
         """Read clips.
@@ -479,6 +491,9 @@ class STTModel(STTPreTrainedModel):
             interpolate_pos_encoding: Accept clips of another T, H or W than the configuration's by interpolating the
                 position tables (linear in time, bicubic in space).
             output_attentions: Return the weights of both attentions; only under `attn_implementation="eager"`.
+            class_token_only: Leave out what only the other tokens' last states need, the MLP of the last block on
+                them: a twelfth of the work. `pooler_output` stays what it was; `last_hidden_state`, and the last of
+                `hidden_states`, are `(B, 1, D)`.
             kwargs: `output_hidden_states` and `return_dict` as everywhere in transformers; others go to the attention.
 
         Returns:
@@ -489,19 +504,20 @@ class STTModel(STTPreTrainedModel):
         """
         self._check_clip(pixel_values, interpolate_pos_encoding)
         kwargs.update(self._attentions_to_record(output_attentions))
-        return self._encode(pixel_values, **kwargs)
+        return self._encode(pixel_values, class_token_only=class_token_only, **kwargs)
 
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
-    def _encode(self, pixel_values: torch.Tensor, **kwargs: Any) -> STTModelOutput:
+    def _encode(self, pixel_values: torch.Tensor, class_token_only: bool, **kwargs: Any) -> STTModelOutput:
         kwargs = {key: value for key, value in kwargs.items() if not key.startswith("output_")}
         num_frames = pixel_values.shape[1]
         # A processor's float32 for a model loaded in bfloat16.
         frames = pixel_values.flatten(0, 1).to(self.backbone.conv1.weight.dtype)
         feature_maps = self.backbone(frames)
         hidden_states = self.embeddings(feature_maps, num_frames)
-        for layer in self.layers:
-            hidden_states = layer(hidden_states, num_frames, **kwargs)
+        for depth, layer in enumerate(self.layers, start=1):
+            is_last = depth == len(self.layers)
+            hidden_states = layer(hidden_states, num_frames, class_token_only=class_token_only and is_last, **kwargs)
         hidden_states = self.norm(hidden_states)
         return STTModelOutput(last_hidden_state=hidden_states, pooler_output=hidden_states[:, 0])
 
@@ -584,10 +600,15 @@ class STTForVideoClassification(STTPreTrainedModel):
             ValueError: As [`STTModel.forward`].
         """
         loss_kwargs = {key: kwargs.pop(key) for key in ("num_items_in_batch",) if key in kwargs}
+        states_asked_for = kwargs.get("output_hidden_states")
+        if states_asked_for is None:
+            states_asked_for = self.config.output_hidden_states
         outputs = self.stt(
             pixel_values,
             interpolate_pos_encoding=interpolate_pos_encoding,
             output_attentions=output_attentions,
+            # The head reads no other token.
+            class_token_only=states_asked_for is False,
             **kwargs,
         )
         logits = self.classifier(outputs.pooler_output)

@@ -1,6 +1,8 @@
 """The ``stt`` command: what goes in and out, exit status included; what it calls is tested elsewhere."""
 
 import json
+import subprocess
+import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -31,6 +33,14 @@ def tree(tmp_path: Path, monkeypatch) -> Path:
 def test_stt_is_installed_as_a_command():
     [command] = entry_points(group="console_scripts", name="stt")
     assert command.load() is cli.main
+
+
+def test_stt_runs_as_a_module(tmp_path):
+    # Without an end of its own the module would do nothing and exit with 0, which passes for a good copy.
+    command = [sys.executable, "-m", "modeling_stt.cli", "verify", "dfew", str(tmp_path / "nowhere")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(cli.__file__).parents[1], timeout=120)
+    assert done.returncode == 1
+    assert "There is no folder" in done.stdout
 
 
 def test_verify_comparable_copy(tree, tmp_path, capsys):

@@ -210,6 +210,7 @@ def test_two_processes_count_each_clip_once_and_one_of_them_writes(options: list
         (["--dataset=afew"], "afew has no folds .*examples/train.py"),
         (["--folds", "6"], "--folds 6: this data set has the folds 1, 2, 3, 4, 5"),
         (["--fold=1"], "--fold is train.py's"),
+        (["--configuration=fold_1"], "--configuration is train.py's"),
         (["--resume_from_checkpoint=runs/checkpoint-3"], "--resume_from_checkpoint is not needed"),
     ],
 )

@@ -666,5 +666,5 @@ def test_fold_not_named_or_not_there(tree, load):
 
 
 def test_unknown_option(tree, load):
-    with pytest.raises(ValueError, match="doesn't have a 'frame' key"):
+    with pytest.raises(ValueError, match="dfew has no option frame, only"):
         load(tree, frame="16f")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import afew_trees
 import pytest
 
 from dataset_scripts.synthetic_faces import write_synthetic_dfew
@@ -139,6 +140,8 @@ def test_predict_names_expressions_and_survives_bad_videos(trained: Path, home: 
         (["--fold=6"], "dfew comes as fold_1, .* not as fold_6"),
         (["--fold=1", "--configuration=fold_2"], "give one of them"),
         (["--fold=1", "--data_options=[1]"], "--data_options must be a JSON object"),
+        (["--fold=1", '--data_options={"frame": "16f"}'], "dfew has no frame, only frames, clip_dir"),
+        (["--dataset=afew", "--soft_labels=True"], "votes, which afew does not come with"),
         (["--fold=1", "--model_config={"], "--model_config is not JSON"),
         (["--fold=1", '--model_config={"hidden_sizes": 3}'], "it has no hidden_sizes"),
         (["--fold=1", "--model=somewhere", "--backbone_weights=w.pth"], "--model brings its own"),
@@ -177,6 +180,20 @@ def test_synthetic_faces_are_known_wherever_the_tree_begins(
     rows = load_rows(RunArguments(data_dir=str(home), fold=1))
     assert is_synthetic(rows["test_rows"][0])
     assert not is_synthetic({"frames": [str(tmp_path / "1.jpg")]})
+
+
+def test_clips_without_a_frame_are_refused_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # AFEW's rows keep clips without faces, so that none is lost in silence; they cannot be trained on.
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    from train import RunArguments, load_rows
+
+    afew_trees.write_videos(tmp_path)
+    afew_trees.write_faces(tmp_path, without=["train/000000014"])
+    with pytest.raises(SystemExit, match=r"1 clips of afew have no frame \(train/000000014\).*missing"):
+        load_rows(RunArguments(data_dir=str(tmp_path), dataset="afew", data_options='{"frames": "faces"}'))
+    options = '{"frames": "faces", "missing": "skip"}'
+    rows = load_rows(RunArguments(data_dir=str(tmp_path), dataset="afew", data_options=options))
+    assert len(rows["train_rows"]) == 20
 
 
 def test_own_clips_are_fine_tuned_on_by_the_documented_command(trained: Path, home: Path) -> None:

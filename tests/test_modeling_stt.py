@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from modeling_stt import STTConfig, STTForVideoClassification, STTModel
 from modeling_stt.configuration_stt import ATTENTION_ORDERS
-from modeling_stt.modeling_stt import STTAttention, STTBackbone, STTDropPath, STTLayer
+from modeling_stt.modeling_stt import STTAttention, STTBackbone, STTBasicBlock, STTDropPath, STTLayer
 
 NUM_FRAMES, SIZE, GRID, NUM_POSITIONS, WIDTH, HEADS, NUM_LABELS = 4, 24, 3, 9, 32, 2, 3
 
@@ -235,10 +235,11 @@ def test_backbone_is_torchvisions_resnet18_to_layer3() -> None:
     backbone = STTBackbone(STTConfig()).eval()
     weights = {k: v for k, v in reference.state_dict().items() if not k.startswith(("layer4", "fc"))}
     backbone.load_state_dict(weights, strict=True)
-    frames = make_clips(1, 2, 112, 112)[0]
+    # In the backbone's own memory layout: other layouts are summed up in another order.
+    frames = make_clips(1, 2, 112, 112)[0].contiguous(memory_format=torch.channels_last)
     expected = torch.nn.Sequential(*list(reference.children())[:-3])(frames)
     assert expected.shape == (2, 256, 7, 7)
-    assert torch.equal(backbone(frames), expected)
+    assert torch.equal(backbone(frames.contiguous()), expected)
 
 
 # --- what may and what may not depend on what ------------------------------------------------------------------------
@@ -423,6 +424,60 @@ def test_one_batch_is_overfitted_though_its_classes_differ_in_the_order_of_frame
     assert loss.item() < 0.05
 
 
+@every_order
+def test_sparing_the_tokens_that_no_head_reads_changes_neither_logits_nor_gradients(order: str) -> None:
+    """With hidden states asked for, the last block goes the long way; without, its MLP reads the class token alone."""
+    short = tiny_classifier(attention_order=order)
+    long = copy.deepcopy(short)
+    clips, labels = make_clips(3), torch.tensor([0, 1, 2])
+    short_outputs, long_outputs = short(clips, labels=labels), long(clips, labels=labels, output_hidden_states=True)
+    assert_close(short_outputs.logits, long_outputs.logits, atol=1e-6, rtol=1e-5)
+    assert long_outputs.hidden_states[-1].shape == (3, 1 + NUM_FRAMES * NUM_POSITIONS, WIDTH)
+    short_outputs.loss.backward()
+    long_outputs.loss.backward()
+    for (name, parameter), other in zip(short.named_parameters(), long.parameters(), strict=True):
+        assert_close(parameter.grad, other.grad, atol=1e-6, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
+    base = short.stt(clips, class_token_only=True)
+    assert base.last_hidden_state.shape == (3, 1, WIDTH)
+    assert_close(base.pooler_output, short.stt(clips).pooler_output, atol=1e-6, rtol=1e-5)
+
+
+def test_the_classifier_spares_work_unless_states_are_asked_for() -> None:
+    """Otherwise the test above would compare the long way with itself."""
+    model, rows = tiny_classifier(), []
+    model.stt.layers[-1].mlp.register_forward_hook(lambda module, inputs, output: rows.append(inputs[0].shape[1]))
+    model(make_clips())
+    model(make_clips(), output_hidden_states=True)
+    model.config.output_hidden_states = True
+    model(make_clips())
+    assert rows == [1, 1 + NUM_FRAMES * NUM_POSITIONS, 1 + NUM_FRAMES * NUM_POSITIONS]
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_memory_layout_of_the_frames_changes_neither_features_nor_gradients(training: bool) -> None:
+    """The backbone's layout and its operations in place, against the same modules called one after the other."""
+    torch.manual_seed(0)
+    backbone = STTBackbone(tiny_config(backbone_depths=(2, 1))).train(training)
+    plain = copy.deepcopy(backbone)
+    frames = make_clips(1, 5)[0]
+
+    def plain_block(block: STTBasicBlock, features: torch.Tensor) -> torch.Tensor:
+        shortcut = features if block.downsample is None else block.downsample(features)
+        features = torch.relu(block.bn1(block.conv1(features)))
+        return torch.relu(block.bn2(block.conv2(features)) + shortcut)
+
+    features = backbone(frames)
+    expected = plain.maxpool(torch.relu(plain.bn1(plain.conv1(frames))))
+    for block in (*plain.layer1, *plain.layer2):
+        expected = plain_block(block, expected)
+    assert_close(features, expected, atol=1e-5, rtol=1e-4)
+    features.square().mean().backward()
+    expected.square().mean().backward()
+    for parameter, other in zip(backbone.parameters(), plain.parameters(), strict=True):
+        assert_close(parameter.grad, other.grad, atol=1e-5, rtol=1e-3)
+    assert_close(list(backbone.buffers()), list(plain.buffers()))
+
+
 def test_gradient_checkpointing_changes_neither_loss_nor_gradients() -> None:
     """With dropout and dropped paths on: the second run of a block must draw what the first drew."""
     model = tiny_classifier(hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.1, drop_path_rate=0.3).train()
@@ -484,6 +539,19 @@ def test_compiles_to_one_graph_with_the_same_result(backend: str) -> None:
     assert_close(compiled(clips).logits, model(clips).logits, atol=1e-5, rtol=1e-4)
 
 
+def test_a_training_step_compiles_to_one_graph_with_the_same_gradients() -> None:
+    """Nothing drawn at random, so that compiled and plain step are the same; batch norm counts its batches in both."""
+    model = tiny_classifier(hidden_dropout_prob=0, drop_path_rate=0).train()
+    plain = copy.deepcopy(model)
+    clips, labels = make_clips(4), torch.tensor([0, 1, 2, 0])
+    torch.compiler.reset()
+    torch.compile(model, fullgraph=True, backend="aot_eager")(clips, labels=labels).loss.backward()
+    plain(clips, labels=labels).loss.backward()
+    for (name, parameter), other in zip(model.named_parameters(), plain.parameters(), strict=True):
+        assert_close(parameter.grad, other.grad, atol=1e-5, rtol=1e-3, msg=lambda text, name=name: f"{name}: {text}")
+    assert_close(list(model.buffers()), list(plain.buffers()))
+
+
 @every_order
 @torch.no_grad()
 def test_saved_and_loaded_is_the_same_model_bit_for_bit(order: str, tmp_path: Path) -> None:
@@ -496,4 +564,4 @@ def test_saved_and_loaded_is_the_same_model_bit_for_bit(order: str, tmp_path: Pa
     assert all(torch.equal(saved_weights[key], loaded_weights[key]) for key in saved_weights)
     base, report = STTModel.from_pretrained(tmp_path, output_loading_info=True)
     assert not report["missing_keys"]
-    assert torch.equal(base.eval()(clips).pooler_output, model(clips).pooler_output)
+    assert torch.equal(base.eval()(clips).pooler_output, model.stt(clips).pooler_output)

@@ -340,6 +340,18 @@ def test_wrong_usage(tree):
         look(tree, frames="half")
 
 
+def test_own_folder_is_verified_in_the_configurations_that_it_has(tmp_path):
+    for place in range(10):
+        trees.write_frames(tmp_path / "folds" / "ab"[place % 2] / f"{place}", ["1.jpg", "2.jpg"])
+    report = verify("clip_folder", tmp_path / "folds", progress=False)
+    assert report.configurations == [f"fold_{fold}" for fold in range(1, 6)]
+    assert [check.name for check in report.checks if check.outcome == "failed"] == []
+    write_own_folder(tmp_path / "splits")
+    assert verify("clip_folder", tmp_path / "splits", progress=False).configurations == ["default"]
+    report = verify("clip_folder", tmp_path / "nowhere", progress=False)
+    assert [check.name for check in report.checks] == ["source"]
+
+
 # --- Videos ---------------------------------------------------------------------------------------------------------
 
 

@@ -446,12 +446,15 @@ class Counting:
     def __exit__(self, *exception: Any) -> None:
         self.wrapped.close()
 
+    def __bytes__(self) -> bytes:
+        return bytes(self.wrapped)
+
     def demux(self, *streams: Any) -> Iterator["Counting"]:
         for packet in self.wrapped.demux(*streams):
             yield Counting(packet, self.counts)
 
-    def decode(self, *streams: Any) -> Any:
-        frames = list(self.wrapped.decode(*streams))
+    def decode(self, *streams: Any, **named: Any) -> Any:
+        frames = list(self.wrapped.decode(*streams, **named))
         self.counts.append(len(frames))
         return frames
 
@@ -496,6 +499,34 @@ def test_open_groups_of_pictures_need_no_full_decoding(media, decoded, name):
         write_video(path, **ENCODINGS[name])
     assert numbers_of(read_video_frames(path, choose(50))[0]) == [50]
     assert sum(decoded) < 30
+
+
+H264_BY_SHARE_OF_LEAVES = {
+    "no_b_frames.mp4": ({"bf": "0"}, 0),
+    "b_frames.mp4": ({"bf": "2", "b_strategy": "0"}, 2 / 3),
+    "b_frames.mov": ({"bf": "2", "b_strategy": "0"}, 2 / 3),
+    "b_frames.mkv": ({"bf": "2", "b_strategy": "0"}, 2 / 3),
+    "b_frames_as_references.mp4": ({"bf": "3", "b_strategy": "0", "x264-params": "b-pyramid=normal"}, 1 / 2),
+    "b_frames_in_open_gops.mkv": ({"x264-params": "open-gop=1:bframes=3:b-adapt=0:keyint=40:scenecut=0"}, 1 / 2),
+    "b_frames_by_fields.mp4": ({"x264-params": "tff=1:bframes=2:b-adapt=0"}, 1 / 2),
+    "many_slices.mp4": ({"x264-params": "slices=4:bframes=2:b-adapt=0:aud=1"}, 1 / 2),
+}
+
+
+@pytest.mark.parametrize("name", H264_BY_SHARE_OF_LEAVES)
+def test_frames_that_no_other_needs_are_not_decoded_and_not_missed(tmp_path, decoded, name):
+    """Moving noise with a long group of pictures: a wrongly left out frame would spread to all that follow."""
+    options, share = H264_BY_SHARE_OF_LEAVES[name]
+    noise = np.random.default_rng(0).integers(0, 255, (48, 200, 3), dtype=np.uint8)
+    images = [np.maximum(noise[:, n : n + WIDTH], number_frame(n) // 2) for n in range(60)]
+    path = write_video(tmp_path / name, images, gop=250, options=options)
+    everything = decode_all(path)
+    decoded.clear()
+    frames, _ = read_video_frames(path, choose(59))
+    assert torch.equal(frames[0], everything[59])
+    assert sum(decoded) <= (1 - share) * 60 + 5
+    for index in range(0, 60, 3):
+        assert torch.equal(read_video_frames(path, choose(index, 30))[0], everything[[index, 30]])
 
 
 def test_unchosen_frame_files_are_not_opened(frame_folder):

@@ -194,9 +194,18 @@ class CrossValidation:
 
     @property
     def comparable(self) -> bool | None:
-        """Whether the data of all folds are those that papers report on; None if not all of them were verified."""
-        found = [told["verification"] for told in self.fold_results.values() if told.get("verification")]
-        return all(told["comparable"] for told in found) if len(found) == len(self.fold_results) else None
+        """Whether the data of all folds are those that papers report on; None where that is not known of a fold.
+
+        It is known neither of a fold that was not verified nor of one of which nothing is published.
+        """
+        found = [told["comparable"] for told in self._verifications if told is not None]
+        if False in found:
+            return False
+        return True if found == [True] * len(self.fold_results) else None
+
+    @property
+    def _verifications(self) -> list[dict[str, Any] | None]:
+        return [told.get("verification") for told in self.fold_results.values()]
 
     def to_dict(self) -> dict[str, Any]:
         """The content of a cross-validation's results.json."""
@@ -232,7 +241,8 @@ class CrossValidation:
         rows.append([f"mean of {war.num_folds}", war.mean, uar.mean])
         rows.append(["± sample s.d.", war.standard_deviation, uar.standard_deviation])
         rows.append(["pooled", pooled.war, pooled.uar, *pooled.recalls, pooled.num_clips])
-        data = {True: "as papers report on", False: "not those that papers report on", None: "not verified"}
+        unknown = "not verified" if None in self._verifications else "nothing is published to compare with"
+        data = {True: "as papers report on", False: "not those that papers report on", None: unknown}
         about = [f"epoch: {_selection(self.shared)}", f"data: {data[self.comparable]}", "scores in per cent:", ""]
         return "\n".join([self.name, *about, *_aligned(rows)])
 

@@ -159,13 +159,15 @@ def test_what_a_cross_validation_writes(tmp_path: Path) -> None:
     [
         ([True, True], True, "data: as papers report on"),
         ([True, False], False, "data: not those that papers report on"),
-        ([True, None], None, "data: not verified"),
+        ([True, "not verified"], None, "data: not verified"),
+        ([False, "not verified"], False, "data: not those that papers report on"),
+        ([None, None], None, "data: nothing is published to compare with"),  # one's own clips
     ],
 )
 def test_whether_scores_can_be_compared_with_papers_is_said(
-    found: list[bool | None], comparable: bool | None, words: str
+    found: list[Any], comparable: bool | None, words: str
 ) -> None:
-    verified = [None if told is None else {"comparable": told, "failed": []} for told in found]
+    verified = [None if told == "not verified" else {"comparable": told, "failed": []} for told in found]
     folds = {fold: fold_results(fold) | {"verification": v} for fold, v in enumerate(verified, 1)}
     summary = summarize_folds(folds, [1, 2])
     assert summary.to_dict()["verification"] == {"comparable": comparable}
