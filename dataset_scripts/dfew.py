@@ -877,7 +877,8 @@ class DFEW(datasets.GeneratorBasedBuilder):
         num_clips = sum(map(len, sides.values()))
         if not source.split_files and num_clips != NUM_BENCHMARK_CLIPS:
             logger.warning(
-                "Folds rebuilt from %s have %d clips, the published ones %d: scores are not comparable with papers.",
+                "Folds rebuilt from %s have %d clips and the published ones %d: scores are not comparable with "
+                "papers.",
                 *(source.annotation, num_clips, NUM_BENCHMARK_CLIPS),
             )
         for side, listed in sides.items():
