@@ -45,6 +45,11 @@ def prepared_at(dataset: datasets.DatasetDict) -> tuple[str, int]:
 # --- As datasets.load_dataset ---------------------------------------------------------------------------------------
 
 
+def test_option_that_the_set_has_not_is_named_with_those_that_it_has(load):
+    with pytest.raises(ValueError, match=r"dfew has no option fold, only .*frames, clip_dir"):
+        load(fold=1)
+
+
 def test_split_and_slices(load):
     splits = load()
     assert isinstance(splits, datasets.DatasetDict)

@@ -114,6 +114,19 @@ def test_folds_by_rule_without_lists(tree):
     assert report.sources["fold_1"]["labels"] == "rebuilt by rule from annotation.xlsx"
 
 
+def test_annotation_is_read_once_for_all_folds_and_again_when_it_changed(tree, monkeypatch):
+    # Reading DFEW's own takes three seconds, which ten readings would make half a minute of.
+    opened = []
+    load_workbook = dfew.openpyxl.load_workbook
+    monkeypatch.setattr(dfew.openpyxl, "load_workbook", lambda *a, **o: opened.append(a) or load_workbook(*a, **o))
+    shutil.rmtree(tree / LISTS)
+    assert look(tree).comparable
+    assert len(opened) == 1
+    trees.write_annotation(tree / "Annotation" / "annotation.xlsx", dict.fromkeys(trees.LABELS, 1))
+    assert not look(tree).comparable
+    assert len(opened) == 2
+
+
 def test_copy_without_annotation_and_one_fold_alone(tree):
     shutil.rmtree(tree / "Annotation")
     report = look(tree, configurations=["fold_2"])
