@@ -31,10 +31,10 @@ AnyDataset: TypeAlias = (
     datasets.Dataset | datasets.DatasetDict | datasets.IterableDataset | datasets.IterableDatasetDict
 )
 
-__all__ = ["BUILDERS", "configurations", "folds", "load_dataset", "load_dataset_builder"]
+__all__ = ["BUILDERS", "builder_class", "configurations", "folds", "load_dataset", "load_dataset_builder"]
 
 
-def _builder_class(path: str) -> type[datasets.DatasetBuilder]:
+def builder_class(path: str) -> type[datasets.DatasetBuilder]:
     """The class of a data set's builder; KeyError for a name that is not in this folder."""
     if path not in BUILDERS:
         raise KeyError(f"{path!r} is not one of {sorted(BUILDERS)}.")
@@ -47,7 +47,7 @@ def configurations(path: str) -> list[str]:
     Raises:
         KeyError: ``path`` is not in this folder.
     """
-    return [config.name for config in _builder_class(path).BUILDER_CONFIGS]
+    return [config.name for config in builder_class(path).BUILDER_CONFIGS]
 
 
 def folds(path: str) -> list[int]:
@@ -84,12 +84,12 @@ def load_dataset_builder(
         KeyError: ``path`` is not in this folder.
         FileNotFoundError, ValueError: what is in ``data_dir`` cannot be right; the message says what to do.
     """
-    builder_class = _builder_class(path)
-    known = [option.name for option in fields(builder_class.BUILDER_CONFIG_CLASS)]
+    builder = builder_class(path)
+    known = [option.name for option in fields(builder.BUILDER_CONFIG_CLASS)]
     if unknown := sorted(set(config_kwargs) - set(known)):
         raise ValueError(f"{path} has no option {', '.join(unknown)}, only {', '.join(known)}.")
-    script = Path(str(sys.modules[builder_class.__module__].__file__)).read_bytes()
-    return builder_class(
+    script = Path(str(sys.modules[builder.__module__].__file__)).read_bytes()
+    return builder(
         config_name=name,
         data_dir=None if data_dir is None else os.path.abspath(Path(data_dir).expanduser()),  # noqa: PTH100  # drops ..
         cache_dir=None if cache_dir is None else str(cache_dir),

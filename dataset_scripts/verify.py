@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
-from importlib import import_module
 from itertools import combinations
 from pathlib import Path
 from statistics import median
@@ -31,7 +30,7 @@ import datasets
 from PIL import Image
 from tqdm import tqdm
 
-from . import BUILDERS
+from . import builder_class
 
 Outcome: TypeAlias = Literal["ok", "warning", "failed"]
 Listed: TypeAlias = dict[str, list[dict[str, Any]]]  # split → rows, as listed_clips gives them
@@ -481,7 +480,7 @@ def verify(
         KeyError: ``name`` is not in this folder.
         ValueError: unknown configurations or options.
     """
-    builder = _builder(name)
+    builder = builder_class(name)
     module, known = sys.modules[builder.__module__], {config.name: config for config in builder.BUILDER_CONFIGS}
     data_dir = os.path.abspath(Path(data_dir).expanduser())  # noqa: PTH100  # resolve() would follow links
     names = list(configurations or module.PUBLISHED or known)
@@ -507,15 +506,9 @@ def verify(
     return replace(report, checks=_merged(checks))
 
 
-def _builder(name: str) -> type[datasets.DatasetBuilder]:
-    if name not in BUILDERS:
-        raise KeyError(f"{name!r} is not one of {sorted(BUILDERS)}.")
-    return getattr(import_module(f"{__package__}.{name}"), BUILDERS[name])
-
-
 def config_class(name: str) -> type[datasets.BuilderConfig]:
     """The class of a data set's configurations; KeyError for a name that is not in this folder."""
-    return _builder(name).BUILDER_CONFIG_CLASS
+    return builder_class(name).BUILDER_CONFIG_CLASS
 
 
 def own_options(config: type[datasets.BuilderConfig]) -> dict[str, Any]:

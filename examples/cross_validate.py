@@ -11,19 +11,16 @@ and prints a table; each says how many folds it is of, which are missing, and ho
 
 import argparse
 import json
-import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from accelerate.utils import release_memory
 
 import dataset_scripts
 from modeling_stt.training import CrossValidation, summarize_folds
 from modeling_stt.training.protocol import RESULTS_FILE, RUN_FILE
-from modeling_stt.training.results import plot_confusion_matrix, write_results
-from train import RunArguments, parse_arguments, train
+from modeling_stt.training.results import write_results
+from train import RunArguments, check_dataset, draw, parse_arguments, run_program, train
 
 
 def parse_folds(arguments: Sequence[str]) -> tuple[list[int] | None, list[str]]:
@@ -42,9 +39,7 @@ def parse_folds(arguments: Sequence[str]) -> tuple[list[int] | None, list[str]]:
 
 def folds_of(run: RunArguments) -> list[int]:
     """The folds that the data set has."""
-    if run.dataset not in dataset_scripts.BUILDERS:
-        known = ", ".join(sorted(dataset_scripts.BUILDERS))
-        raise SystemExit(f"--dataset {run.dataset} is unknown: choose one of {known}.")
+    check_dataset(run.dataset)
     folds = dataset_scripts.folds(run.dataset)
     if not folds:
         raise SystemExit(f"{run.dataset} has no folds but one fixed split: run it by examples/train.py.")
@@ -94,17 +89,8 @@ def report(summary: CrossValidation, output_dir: Path) -> None:
     """Write and print what the folds come to, and draw their confusion matrix."""
     write_results(output_dir / RESULTS_FILE, summary.to_dict())
     print(f"\n{summary}")
-    pooled = summary.pooled
-    try:
-        plot_confusion_matrix(pooled.confusion_matrix, pooled.class_names, output_dir / "confusion.png", summary.title)
-    except ImportError as error:
-        print(f"No picture of the confusion matrix was drawn. {error}")
+    draw(summary.pooled.confusion_matrix, summary.pooled.class_names, output_dir, summary.title)
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    cross_validate(sys.argv[1:])
-    if torch.distributed.is_initialized():
-        # Without a farewell, gloo's threads now and then abort a process that has done its work.
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
+    run_program(cross_validate)

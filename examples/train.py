@@ -13,7 +13,7 @@ import dataclasses
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -163,10 +163,15 @@ def builder_options(run: RunArguments) -> dict[str, Any]:
     return options | {"votes": True} if run.soft_labels else options
 
 
+def check_dataset(name: str) -> None:
+    """Refuse a data set that there is no builder of."""
+    if name not in BUILDERS:
+        raise SystemExit(f"--dataset {name} is unknown: choose one of {', '.join(sorted(BUILDERS))}.")
+
+
 def configuration(run: RunArguments) -> str:
     """The configuration of the data set that is trained on, such as fold_1."""
-    if run.dataset not in BUILDERS:
-        raise SystemExit(f"--dataset {run.dataset} is unknown: choose one of {', '.join(sorted(BUILDERS))}.")
+    check_dataset(run.dataset)
     if run.fold is not None and run.configuration is not None:
         raise SystemExit(f"--fold {run.fold} and --configuration {run.configuration}: give one of them.")
     name = run.configuration or ("default" if run.fold is None else f"fold_{run.fold}")
@@ -256,16 +261,26 @@ def report(results: dict[str, Any], output_dir: Path) -> None:
     title = f"{name}: WAR {100 * scores['war']:.2f}, UAR {100 * scores['uar']:.2f}"
     title = f"{title} ({results['protocol']['selection_means']})"
     print(title)
+    draw(scores["confusion_matrix"], results["classes"], output_dir, title)
+
+
+def draw(matrix: Sequence[Sequence[int]], classes: Sequence[str], output_dir: Path, title: str) -> None:
+    """Draw a confusion matrix as confusion.png, where matplotlib is installed."""
     try:
-        plot_confusion_matrix(scores["confusion_matrix"], results["classes"], output_dir / "confusion.png", title)
+        plot_confusion_matrix(matrix, classes, output_dir / "confusion.png", title)
     except ImportError as error:
         print(f"No picture of the confusion matrix was drawn. {error}")
 
 
-if __name__ == "__main__":
+def run_program(program: Callable[[Sequence[str]], object]) -> None:
+    """Run a function of the command line's words as a program, in one process or in one of many."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    train(sys.argv[1:])
+    program(sys.argv[1:])
     if torch.distributed.is_initialized():
         # Without a farewell, gloo's threads now and then abort a process that has done its work.
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    run_program(train)
