@@ -25,11 +25,9 @@ REQUIRES = [
 ]
 
 EXTRAS = {
-    "onnx": ["onnx>=1.21", "onnxruntime>=1.24.1", "onnxscript>=0.7"],  # and torch 2.11, see docs/export.md
     "plots": ["matplotlib>=3.9"],
 }
 EXTRAS["dev"] = [
-    *EXTRAS["onnx"],
     *EXTRAS["plots"],
     "mypy>=1.15",
     "parameterized>=0.9",
