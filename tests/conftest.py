@@ -9,6 +9,8 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), os.e
 # Before torch is imported. Tensors here are tiny: more threads only wait for each other, tenfold on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
+
 import pytest
 
 # Marks of transformers' own tests, see test_transformers_mixins.py.

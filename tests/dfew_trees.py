@@ -34,11 +34,11 @@ def jpeg(grey: int = 128) -> bytes:
 
 
 @cache
-def video(num_frames: int, container: str = "mp4") -> bytes:
+def video(num_frames: int, container: str = "mp4", codec: str = "mpeg4", rate: int = 25) -> bytes:
     """A 32×32 video of ``num_frames`` frames."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container) as output:
-        stream = output.add_stream("mpeg4", rate=25)
+        stream = output.add_stream(codec, rate=rate)
         stream.width = stream.height = 32
         stream.pix_fmt = "yuv420p"
         for number in range(num_frames):

@@ -3,10 +3,8 @@
 import ast
 import inspect
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,19 +13,14 @@ import afew_trees as trees
 import datasets
 import pytest
 from afew_trees import CLASS_FOLDERS, CLIPS, COLLIDING
+from classic import NEEDS_DATASETS3, load_classic
 from dfew_trees import video, write_frames
 
 import dataset_scripts
 from dataset_scripts import afew, dfew
 
-DATASETS3_PYTHON = os.environ.get("STT_DATASETS3_PYTHON")
 LABELS = {f"{split}/{number}": label for split, clips in CLIPS.items() for number, label in clips.items()}
 TRAIN_FACES = Path("Train_AFEW") / "AlignedFaces_LBPTOP_Points" / "Faces"
-
-
-@pytest.fixture(autouse=True)
-def _quiet():
-    datasets.disable_progress_bars()
 
 
 @pytest.fixture
@@ -455,32 +448,11 @@ def test_functions_that_dfew_has_too_are_the_same():
         assert inspect.getsource(getattr(afew, name)) == inspect.getsource(getattr(dfew, name))
 
 
-CLASSIC = """
-import datasets, json, sys
-script, root, cache, options = sys.argv[1:]
-datasets.disable_progress_bars()
-def load(**more):
-    return datasets.load_dataset(script, data_dir=root, cache_dir=cache, trust_remote_code=True, **more)
-options = json.loads(options)
-splits = {side: list(rows) for side, rows in load(**options).items()}
-parallel = {side: list(rows) for side, rows in load(num_proc=2, download_mode="force_redownload", **options).items()}
-stream = {side: list(rows) for side, rows in load(streaming=True, **options).items()}
-assert splits == parallel == stream
-print(json.dumps([datasets.__version__, splits]))
-"""
-
-
-@pytest.mark.skipif(not DATASETS3_PYTHON, reason="STT_DATASETS3_PYTHON names no Python that has datasets 3")
+@NEEDS_DATASETS3
 @pytest.mark.parametrize("frames", afew.FRAME_KINDS)
 def test_classic_loading_script_gives_the_same_rows(faces, load, tmp_path, frames):
     """The same file, on datasets 3, from a relative data_dir, noticing a clip that goes."""
-    environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": ""}
-    arguments = [afew.__file__, "AFEW", str(tmp_path / "classic"), json.dumps({"frames": frames})]
     for _ in range(2):
-        command = [str(DATASETS3_PYTHON), "-c", CLASSIC, *arguments]
-        run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        assert run.returncode == 0, run.stderr
-        version, splits = json.loads(run.stdout)
-        assert version.startswith("3.")
-        assert splits == {split: list(rows) for split, rows in load(faces, frames=frames).items()}
+        there = load_classic(afew, "AFEW", tmp_path, frames=frames)
+        assert there.splits == {split: list(rows) for split, rows in load(faces, frames=frames).items()}
         (faces / "Train_AFEW" / "Angry" / f"{COLLIDING}.avi").unlink(missing_ok=True)

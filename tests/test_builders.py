@@ -26,6 +26,7 @@ SHARED_FUNCTIONS = (
     "list_frames",
     "has_frames",
     "count_video_frames",
+    "_entries",
 )
 SHARED_CONSTANTS = ("IMAGE_SUFFIXES", "NUMBERS")
 CONTRACT = ("open_source", "listed_clips", "describe_source", "check_source")
@@ -44,6 +45,16 @@ def test_shared_helpers_have_one_source(function):
     assert len(sources) >= 2
     reference = inspect.getsource(getattr(module_of("dfew"), function))
     assert [name for name, source in sources.items() if source != reference] == []
+
+
+@pytest.mark.parametrize("function", ["_clip_id", "one_copy"])
+def test_helpers_of_crema_d_and_ravdess_have_one_source(function):
+    """Both name their clips and look for copies of them in the same way."""
+    assert len({inspect.getsource(getattr(module_of(name), function)) for name in ("crema_d", "ravdess")}) == 1
+
+
+def test_dfew_and_mafw_cut_folds_alike():
+    assert len({inspect.getsource(module_of(name).block_sizes) for name in ("dfew", "mafw")}) == 1
 
 
 @pytest.mark.parametrize("constant", SHARED_CONSTANTS)

@@ -2,31 +2,24 @@
 
 import inspect
 import json
-import os
 import re
 import shutil
-import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import datasets
 import pytest
+from classic import NEEDS_DATASETS3, load_classic
 from dfew_trees import video, write_frames
 
 import dataset_scripts
 from dataset_scripts import clip_folder, dfew
 
-DATASETS3_PYTHON = os.environ.get("STT_DATASETS3_PYTHON")
 CLASSES = ["bored", "keen", "tired"]
 CLIP_IDS = [  # of the fixture plain, in natural order
     f"{name}/clip_{number}" for name, count in zip(CLASSES, (7, 6, 5), strict=True) for number in range(6, 6 + count)
 ]
 FRAMES = ["1.jpg", "2.jpg", "10.jpg"]  # in time order, not in order of name
-
-
-@pytest.fixture(autouse=True)
-def _quiet():
-    datasets.disable_progress_bars()
 
 
 @pytest.fixture
@@ -368,30 +361,11 @@ def test_functions_that_dfew_has_too_are_the_same():
         assert inspect.getsource(getattr(clip_folder, name)) == inspect.getsource(getattr(dfew, name))
 
 
-CLASSIC = """
-import datasets, json, sys
-script, root, cache, name = sys.argv[1:]
-datasets.disable_progress_bars()
-def load(**more):
-    return datasets.load_dataset(script, name, data_dir=root, cache_dir=cache, trust_remote_code=True, **more)
-splits = {side: list(rows) for side, rows in load().items()}
-parallel = {side: list(rows) for side, rows in load(num_proc=2, download_mode="force_redownload").items()}
-stream = {side: list(rows) for side, rows in load(streaming=True).items()}
-assert splits == parallel == stream
-print(json.dumps([datasets.__version__, splits]))
-"""
-
-
-@pytest.mark.skipif(not DATASETS3_PYTHON, reason="STT_DATASETS3_PYTHON names no Python that has datasets 3")
+@NEEDS_DATASETS3
 @pytest.mark.parametrize(("folder", "name", "gone"), [("plain", "fold_2", "keen/clip_9"), ("split", "default", "val")])
 def test_classic_loading_script_gives_the_same_rows(plain, split, load, tmp_path, folder, name, gone):
     """The same file, on datasets 3, from a relative data_dir, noticing clips that go."""
-    environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": ""}
     for _ in range(2):
-        command = [str(DATASETS3_PYTHON), "-c", CLASSIC, clip_folder.__file__, folder, str(tmp_path / "classic"), name]
-        run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        assert run.returncode == 0, run.stderr
-        version, splits = json.loads(run.stdout)
-        assert version.startswith("3.")
-        assert splits == {side: list(rows) for side, rows in load(tmp_path / folder, name).items()}
+        there = load_classic(clip_folder, folder, tmp_path, name)
+        assert there.splits == {side: list(rows) for side, rows in load(tmp_path / folder, name).items()}
         shutil.rmtree(tmp_path / folder / gone, ignore_errors=True)

@@ -1,44 +1,28 @@
 """dataset_scripts/crema_d.py: labels and folds from names, and what must never pass for the whole set."""
 
-import io
 import json
 import logging
 import os
 import shutil
-import subprocess
 from collections import Counter
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
-import av
-import datasets
 import dfew_trees
-import numpy as np
 import pytest
+from classic import NEEDS_DATASETS3, load_classic
 
 import dataset_scripts
 from dataset_scripts import crema_d
 
-DATASETS3_PYTHON = os.environ.get("STT_DATASETS3_PYTHON")
 ACTORS = (1001, 1018, 1019, 1037, 1054, 1064, 1072, 1073, 1076, 1091)
 SENTENCES = ("IEO", "MTI", "TIE")
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:9269ed5eb171\nsize 414429\n"
 
 
-@cache
 def flv(num_frames: int) -> bytes:
-    """A 32×32 Flash video, as CREMA-D's are."""
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="flv") as output:
-        stream = output.add_stream("flv", rate=30)
-        stream.width = stream.height = 32
-        stream.pix_fmt = "yuv420p"
-        for number in range(num_frames):
-            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), number, np.uint8), format="rgb24")
-            output.mux(stream.encode(frame))
-        output.mux(stream.encode())
-    return buffer.getvalue()
+    """A Flash video, as CREMA-D's are."""
+    return dfew_trees.video(num_frames, "flv", "flv", rate=30)
 
 
 def write_crema_d(root: Path, clip_ids: list[str]) -> Path:
@@ -50,11 +34,6 @@ def write_crema_d(root: Path, clip_ids: list[str]) -> Path:
         (root / "AudioWAV" / f"{clip_id}.wav").write_bytes(b"RIFF")
     (root / "SentenceFilenames.csv").write_text("Stimulus_Number,Filename\n")
     return root
-
-
-@pytest.fixture(autouse=True)
-def _quiet():
-    datasets.disable_progress_bars()
 
 
 @pytest.fixture
@@ -394,25 +373,9 @@ def test_cache_notices_clips_that_change(tree, load):
         load(tree)
 
 
-CLASSIC = """
-import datasets, json, sys
-script, root, cache, options = sys.argv[1:]
-datasets.disable_progress_bars()
-rows = datasets.load_dataset(script, "fold_1", data_dir=root, cache_dir=cache, trust_remote_code=True,
-                             **json.loads(options))
-print(json.dumps([datasets.__version__, {side: list(split) for side, split in rows.items()}]))
-"""
-
-
-@pytest.mark.skipif(not DATASETS3_PYTHON, reason="STT_DATASETS3_PYTHON names no Python that has datasets 3")
+@NEEDS_DATASETS3
 @pytest.mark.parametrize("options", [{}, {"frames": "faces", "clip_dir": "crops"}], ids=str)
 def test_classic_loading_script_gives_the_same_rows(faces, load, tmp_path, options):
     options = {**options, "missing": "skip"}
     here = {side: list(split) for side, split in load(faces, **options).items()}
-    command = [DATASETS3_PYTHON, "-c", CLASSIC, crema_d.__file__, str(faces), str(tmp_path / "3"), json.dumps(options)]
-    environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": ""}
-    run = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    version, there = json.loads(run.stdout)
-    assert version.startswith("3.")
-    assert there == here
+    assert load_classic(crema_d, faces, tmp_path, "fold_1", **options).splits == here

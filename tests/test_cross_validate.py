@@ -3,33 +3,19 @@
 import contextlib
 import io
 import json
-import os
 import signal
-import subprocess
-import sys
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from programs import ROOT, TINY_MODEL, run
 
 from dataset_scripts import BUILDERS, folds
 from dataset_scripts.synthetic_faces import write_synthetic_dfew
 
-ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
-TINY_MODEL = {
-    "image_size": 32,
-    "num_frames": 4,
-    "backbone_stem_width": 8,
-    "backbone_widths": [8, 16],
-    "backbone_depths": [1, 1],
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-}
 FOLDS = ["--folds", "1", "2"]
 
 # The command, in a process that dies within the second epoch of fold 2 (three steps each).
@@ -47,13 +33,6 @@ def killed(self, *arguments, **options):
 STTTrainer.training_step = killed
 cross_validate(sys.argv[1:])
 """
-
-
-def run(*command: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | variables
-    return subprocess.run(
-        [sys.executable, *map(str, command)], capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300
-    )
 
 
 @pytest.fixture(scope="module")

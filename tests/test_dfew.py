@@ -22,11 +22,6 @@ from dataset_scripts import dfew
 FULL = Path("Clip") / "clip_224x224"
 
 
-@pytest.fixture(autouse=True)
-def _quiet():
-    datasets.disable_progress_bars()
-
-
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     return trees.write_dfew(tmp_path / "DFEW")

@@ -1,39 +1,18 @@
 """The examples work as their users would call them, and as the README says, on a small tree of synthetic faces."""
 
 import json
-import os
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import afew_trees
 import pytest
+from programs import ROOT, TINY_MODEL, run
 
 from dataset_scripts.synthetic_faces import write_synthetic_dfew
 
-ROOT = Path(__file__).parents[1]
-TINY_MODEL = {
-    "image_size": 32,
-    "num_frames": 4,
-    "backbone_stem_width": 8,
-    "backbone_widths": [8, 16],
-    "backbone_depths": [1, 1],
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-}
 TINY = ["--num_train_epochs=2", "--per_device_train_batch_size=8", "--use_cpu=True", "--disable_tqdm=True"]
 LAUNCH = ["-m", "accelerate.commands.launch"]
-
-
-def run(*command: str | Path, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | variables
-    return subprocess.run(
-        [sys.executable, *map(str, command)], capture_output=True, text=True, cwd=cwd, env=environment, timeout=300
-    )
 
 
 def readme_command(start: str) -> list[str]:

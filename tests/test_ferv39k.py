@@ -2,30 +2,23 @@
 
 import json
 import logging
-import os
 import re
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import datasets
 import ferv39k_trees as trees
 import pytest
+from classic import NEEDS_DATASETS3, load_classic
 from dfew_trees import write_frames
 from ferv39k_trees import FACES, LISTS, PICTURES, TEST, TRAIN
 
 import dataset_scripts
 from dataset_scripts import ferv39k
 
-DATASETS3_PYTHON = os.environ.get("STT_DATASETS3_PYTHON")
 TRAIN_LIST = LISTS / "All_scenes" / "train_All.csv"
 TEST_LIST = LISTS / "All_scenes" / "test_All.csv"
-
-
-@pytest.fixture(autouse=True)
-def _quiet():
-    datasets.disable_progress_bars()
 
 
 @pytest.fixture
@@ -373,25 +366,7 @@ def test_cache_notices_changes_and_nothing_else(tree, load):
         load(tree)
 
 
-CLASSIC = """
-import datasets, json, sys
-script, root, cache = sys.argv[1:]
-datasets.disable_progress_bars()
-def load(**more):
-    return datasets.load_dataset(script, data_dir=root, cache_dir=cache, trust_remote_code=True, **more)
-splits = {side: list(rows) for side, rows in load().items()}
-assert splits == {side: list(rows) for side, rows in load(streaming=True).items()}
-assert load(name="scene_War", num_proc=2)["test"].num_rows == 7
-print(json.dumps([datasets.__version__, splits]))
-"""
-
-
-@pytest.mark.skipif(not DATASETS3_PYTHON, reason="STT_DATASETS3_PYTHON names no Python that has datasets 3")
+@NEEDS_DATASETS3
 def test_classic_loading_script_gives_the_same_rows(tree, load, tmp_path):
-    command = [str(DATASETS3_PYTHON), "-c", CLASSIC, ferv39k.__file__, "FERV39k", str(tmp_path / "classic")]
-    environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": ""}
-    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    version, splits = json.loads(run.stdout)
-    assert version.startswith("3.")
-    assert splits == rows_of(load(tree))
+    assert load_classic(ferv39k, "FERV39k", tmp_path).splits == rows_of(load(tree))
+    assert len(load_classic(ferv39k, "FERV39k", tmp_path, "scene_War").splits["test"]) == 7

@@ -1,9 +1,6 @@
 """dataset_scripts.load_dataset: behaves as datasets.load_dataset does, and never hands out stale rows."""
 
-import json
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,15 +8,9 @@ from pathlib import Path
 import datasets
 import dfew_trees as trees
 import pytest
+from classic import NEEDS_DATASETS3, load_classic
 
 from dataset_scripts import configurations, dfew, folds, load_dataset, load_dataset_builder
-
-DATASETS3_PYTHON = os.environ.get("STT_DATASETS3_PYTHON")
-
-
-@pytest.fixture(autouse=True)
-def _quiet():
-    datasets.disable_progress_bars()
 
 
 @pytest.fixture
@@ -205,38 +196,18 @@ def test_force_redownload(load, tree):
 
 # --- As a loading script of datasets 3 ------------------------------------------------------------------------------
 
-CLASSIC = """
-import datasets, json, sys
-script, root, cache, options = sys.argv[1:]
-datasets.disable_progress_bars()
-def load(**more):
-    return datasets.load_dataset(script, "fold_2", data_dir=root, cache_dir=cache, trust_remote_code=True, **more)
-options = json.loads(options)
-splits = {side: list(rows) for side, rows in load(**options).items()}
-parallel = {side: list(rows) for side, rows in load(num_proc=2, download_mode="force_redownload", **options).items()}
-stream = {side: list(rows) for side, rows in load(streaming=True, **options).items()}
-assert splits == parallel == stream
-print(json.dumps([datasets.__version__, splits]))
-"""
 
-
-@pytest.mark.skipif(not DATASETS3_PYTHON, reason="STT_DATASETS3_PYTHON names no Python that has datasets 3")
+@NEEDS_DATASETS3
 @pytest.mark.parametrize("options", [{}, {"frames": "16f", "votes": True}, {"frames": "original"}], ids=str)
-def test_classic_loading_script_gives_the_same_rows(load, tree, tmp_path, monkeypatch, options):
+def test_classic_loading_script_gives_the_same_rows(tree, tmp_path, options):
     """The same file, on datasets 3; from a relative data_dir, and noticing an edited list as well."""
     trees.write_16f(tree / "Clip" / "clip_224x224_16f")
     trees.write_originals(tree / "Clip" / "original")
-    arguments = [dfew.__file__, "DFEW", str(tmp_path / "classic"), json.dumps(options)]
-    environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": ""}
     path = next(tree.rglob("test*/set_2.csv"))
     for _ in range(2):
-        command = [str(DATASETS3_PYTHON), "-c", CLASSIC, *arguments]
-        run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        assert run.returncode == 0, run.stderr
-        version, splits = json.loads(run.stdout)
-        assert version.startswith("3.")
+        there = load_classic(dfew, "DFEW", tmp_path, "fold_2", **options)
         here = load_dataset("dfew", "fold_2", data_dir=tree, cache_dir=tmp_path / "cache", **options)
-        assert splits == {side: list(rows) for side, rows in here.items()}
+        assert there.splits == {side: list(rows) for side, rows in here.items()}
         path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
 
 

@@ -2,16 +2,15 @@
 
 import json
 import logging
-import os
 import re
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import datasets
 import mafw_trees as trees
 import pytest
+from classic import NEEDS_DATASETS3, load_classic
 from dfew_trees import fold_members, write_frames
 from mafw_trees import CLIPS, COMPOUND, FRAMES, LISTS, SINGLE, clip_name
 from PIL import Image
@@ -19,15 +18,9 @@ from PIL import Image
 import dataset_scripts
 from dataset_scripts import mafw
 
-DATASETS3_PYTHON = os.environ.get("STT_DATASETS3_PYTHON")
 PLAIN = LISTS / "single" / "no_caption"
 CAPTIONED = LISTS / "single" / "with_caption"
 FIRST = "00079"  # train clip of fold 1
-
-
-@pytest.fixture(autouse=True)
-def _quiet():
-    datasets.disable_progress_bars()
 
 
 @pytest.fixture
@@ -514,31 +507,12 @@ def test_compound_cache_notices_a_change_in_another_fold(tree, load):
     assert len(load(tree, "compound_fold_1")["test"].features["label"].names) == 16
 
 
-CLASSIC = """
-import datasets, json, sys
-script, root, cache, name, options = sys.argv[1:]
-datasets.disable_progress_bars()
-def load(**more):
-    more = {**json.loads(options), **more}
-    return datasets.load_dataset(script, name, data_dir=root, cache_dir=cache, trust_remote_code=True, **more)
-splits = {side: list(rows) for side, rows in load().items()}
-assert splits == {side: list(rows) for side, rows in load(streaming=True).items()}
-print(json.dumps([datasets.__version__, splits, load()["test"].features["label"].names]))
-"""
-
-
-@pytest.mark.skipif(not DATASETS3_PYTHON, reason="STT_DATASETS3_PYTHON names no Python that has datasets 3")
+@NEEDS_DATASETS3
 @pytest.mark.parametrize(
     ("name", "options"), [("fold_2", {"captions": True}), ("compound_fold_1", {"frames": "video"})]
 )
 def test_classic_loading_script_gives_the_same_rows(tree, load, tmp_path, name, options):
     trees.write_videos(tree / CLIPS, COMPOUND)
-    arguments = [mafw.__file__, "MAFW", str(tmp_path / "classic"), name, json.dumps(options)]
-    environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": ""}
-    command = [str(DATASETS3_PYTHON), "-c", CLASSIC, *arguments]
-    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    version, splits, names = json.loads(run.stdout)
-    assert version.startswith("3.")
     here = load(tree, name, **options)
-    assert (splits, names) == (rows_of(here), here["test"].features["label"].names)
+    there = load_classic(mafw, "MAFW", tmp_path, name, **options)
+    assert there == (rows_of(here), here["test"].features["label"].names)

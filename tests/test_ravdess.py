@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import shutil
-import subprocess
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +11,12 @@ from pathlib import Path
 import datasets
 import dfew_trees
 import pytest
+from classic import NEEDS_DATASETS3, load_classic
 
 import dataset_scripts
 from dataset_scripts import ravdess
 from modeling_stt.training.protocol import split_validation
 
-DATASETS3_PYTHON = os.environ.get("STT_DATASETS3_PYTHON")
 ACTORS = (1, 2, 4, 5, 12, 18, 24)
 
 
@@ -28,11 +27,6 @@ def write_ravdess(root: Path, names: list[str], archive: str = "") -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.mp4").write_bytes(dfew_trees.video(3 + int(name[6:8]) % 4))
     return root
-
-
-@pytest.fixture(autouse=True)
-def _quiet():
-    datasets.disable_progress_bars()
 
 
 @pytest.fixture
@@ -354,25 +348,9 @@ def test_cache_notices_clips_that_change(tree, load):
         load(tree)
 
 
-CLASSIC = """
-import datasets, json, sys
-script, root, cache, options = sys.argv[1:]
-datasets.disable_progress_bars()
-rows = datasets.load_dataset(script, "fold_1", data_dir=root, cache_dir=cache, trust_remote_code=True,
-                             **json.loads(options))
-print(json.dumps([datasets.__version__, {side: list(split) for side, split in rows.items()}]))
-"""
-
-
-@pytest.mark.skipif(not DATASETS3_PYTHON, reason="STT_DATASETS3_PYTHON names no Python that has datasets 3")
+@NEEDS_DATASETS3
 @pytest.mark.parametrize("options", [{}, {"frames": "faces", "clip_dir": "crops"}], ids=str)
 def test_classic_loading_script_gives_the_same_rows(faces, load, tmp_path, options):
     options = {**options, "missing": "skip"}
     here = {side: list(split) for side, split in load(faces, **options).items()}
-    command = [DATASETS3_PYTHON, "-c", CLASSIC, ravdess.__file__, str(faces), str(tmp_path / "3"), json.dumps(options)]
-    environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": ""}
-    run = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    version, there = json.loads(run.stdout)
-    assert version.startswith("3.")
-    assert there == here
+    assert load_classic(ravdess, faces, tmp_path, "fold_1", **options).splits == here
