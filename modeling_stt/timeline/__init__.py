@@ -1,0 +1,32 @@
+"""Any video in, expressions with timestamps out.
+
+A video's way: frames with their times (`video`), faces and how they are cropped (`faces`), faces followed over time
+(`tracks`), windows by seconds and the model's scores of them (`windows`), rows (`rows`), tables of many videos
+(`tables`). Finding faces needs the extra: ``pip install 'modeling-stt[timeline]'``.
+"""
+
+from .faces import Face, FaceCrop, FaceDetector, load_detector
+from .rows import STATES, Row, Timeline, columns, timeline, timeline_frame
+from .tables import TableSummary, find_videos, write_timelines
+from .tracks import FaceTracker
+from .video import DamagedVideoError, TimedFrame, read_frames
+
+__all__ = [
+    "STATES",
+    "DamagedVideoError",
+    "Face",
+    "FaceCrop",
+    "FaceDetector",
+    "FaceTracker",
+    "Row",
+    "TableSummary",
+    "TimedFrame",
+    "Timeline",
+    "columns",
+    "find_videos",
+    "load_detector",
+    "read_frames",
+    "timeline",
+    "timeline_frame",
+    "write_timelines",
+]

@@ -1,0 +1,324 @@
+"""Rows of many videos as one table on disk, by one process or many, in one go or several."""
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import av
+from accelerate.state import PartialState
+from tqdm import tqdm
+
+from .rows import Row, Timeline, columns
+from .video import is_live, video_duration
+
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".wmv", ".asf", ".flv", ".ogv", ".mxf"),
+    *(".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".vob", ".gif"),
+)
+TABLE_SUFFIXES = (".csv", ".jsonl", ".parquet")
+
+# What one bad video may raise without stopping the others. Anything else is a fault of the program, and stops it.
+VIDEO_ERRORS = (ValueError, OSError, RuntimeError, MemoryError, av.error.FFmpegError)
+
+# Processes wait for the slowest at the end. torch.distributed would give up after minutes.
+PATIENCE = timedelta(days=30)
+
+ERROR_COLUMNS: dict[str, type] = {"video": str, "reason": str, "rows": int}
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TableSummary:
+    """What `write_timelines` did.
+
+    Args:
+        output: The table.
+        errors: The table of errors, with the columns "video", "reason" and "rows", how many rows there are
+            nevertheless; it is only there if there were any.
+        num_videos: Videos asked for.
+        num_skipped: Of these, videos that were in the table already.
+        num_errors: Of these, videos in the table of errors.
+    """
+
+    output: Path
+    errors: Path
+    num_videos: int
+    num_skipped: int
+    num_errors: int
+
+
+def find_videos(paths: Iterable[str | os.PathLike]) -> list[str]:
+    """The videos that these paths mean: videos, addresses, folders of videos, and text files that list such, by line.
+
+    Returns:
+        Paths and addresses as given, each once; in folders, at any depth, files ending as `VIDEO_SUFFIXES`, sorted.
+        Paths that don't exist are kept, so that their error is found with the others.
+
+    Raises:
+        ValueError: For a folder or a list without a video.
+    """
+    videos: list[str] = []
+    for each in paths:
+        path = os.fspath(each)
+        found = [path]
+        if "://" not in path and Path(path).is_dir():
+            files = sorted(Path(path).rglob("*"))
+            found = [str(f) for f in files if f.suffix.lower() in VIDEO_SUFFIXES and not f.name.startswith(".")]
+        elif path.endswith(".txt") and Path(path).is_file():
+            found = [line.strip() for line in Path(path).read_text().splitlines() if line.strip()]
+        if not found:
+            raise ValueError(f"{path} has no video: expected files ending as {' '.join(VIDEO_SUFFIXES)}.")
+        videos += found
+    return list(dict.fromkeys(videos))
+
+
+def write_timelines(
+    videos: Sequence[str], timeline: Timeline, output: str | os.PathLike, progress: bool | None = None
+) -> TableSummary:
+    """Write the rows of many videos as one table: CSV, JSON Lines or Parquet, by the suffix of `output`.
+
+    Videos that the table has already are not read again. Each video has a file of its own in the folder
+    `{output}.parts` until all are done, complete or not there: after an interruption the same call goes on where it
+    was. Under `accelerate launch` each process takes its share of the videos; all see the same folder, and the main
+    one joins the parts. One bad video does not stop the rest: it goes to a table of errors beside, and is tried again
+    by the next call. A damaged one has its rows up to the damage in the table, and its reason in that of errors.
+
+    Args:
+        videos: Paths and addresses, see `find_videos`.
+        timeline: What reads them.
+        output: Where to write. Beside it appear its `.errors.csv`, if need be, and its `.settings.json`.
+        progress: Whether to show seconds of video done, their rate and the time left; by default in a terminal.
+
+    Raises:
+        ValueError: For another suffix, a table that other settings made, or one that this function did not make.
+        RuntimeError: For processes that don't know of each other.
+    """
+    state = _join_processes(timeline)
+    table = _Table(Path(output), timeline)
+    table.refuse_other_settings()
+    done = table.videos_done()
+    todo = [video for video in videos if video not in done]
+    state.wait_for_everyone()  # nobody has begun: all see the same videos to be done
+    if state.is_main_process:
+        table.begin()
+    state.wait_for_everyone()
+    own = todo[state.process_index :: state.num_processes]
+    show = sys.stderr.isatty() if progress is None else progress
+    with _Progress(own, show and state.is_local_main_process) as bar:
+        for video in own:
+            error = _write_part(table, timeline, video, bar)
+            bar.next_video(failed=error)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        table.join_parts(videos)
+    state.wait_for_everyone()
+    failed = {record["video"] for record in read_table(table.errors)} & set(videos)
+    return TableSummary(table.output, table.errors, len(videos), len(videos) - len(todo), len(failed))
+
+
+def _join_processes(timeline: Timeline) -> PartialState:
+    """Meet the other processes of `accelerate launch`, and take the GPU that is this one's.
+
+    Without being told `cpu`, accelerate takes a process on a machine without GPU for the only one: each would then
+    read all videos, and write over the others' parts.
+    """
+    model = timeline.scorer.model
+    state = PartialState(cpu=model.device.type == "cpu", timeout=PATIENCE)
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if state.num_processes != started:
+        raise RuntimeError(
+            f"{started} processes were started, but accelerate knows of {state.num_processes}: each would read all "
+            "videos. Was a PartialState made before, without cpu=True on a machine without GPU?"
+        )
+    if started > 1 and model.device.type != "cpu":
+        model.to(state.device)  # type: ignore[arg-type]
+    return state
+
+
+def _write_part(table: "_Table", timeline: Timeline, video: str, bar: "_Progress") -> bool:
+    """Write one video's rows, or why there are none or not all; whether there was an error."""
+    part, error_file = table.part(video), table.part(video).with_suffix(".error.json")
+    unfinished = part.with_suffix(".unfinished")
+    num_rows, reason = 0, None
+    with unfinished.open("w", buffering=1) as file:  # line by line, so that it can be watched
+        try:
+            for row in timeline(video):
+                file.write(_to_json(row.to_dict(timeline.class_names)) + "\n")
+                num_rows += 1
+                bar.advance(row)
+        except VIDEO_ERRORS as error:
+            reason = str(error) or type(error).__name__
+        except KeyboardInterrupt:
+            if not is_live(video):
+                raise
+    # The error first: rows that are there are taken for all there is to know.
+    if reason is not None:
+        error_file.write_text(_to_json({"video": video, "reason": reason, "rows": num_rows}))
+    else:
+        error_file.unlink(missing_ok=True)
+    if num_rows:
+        unfinished.replace(part)
+    else:
+        unfinished.unlink()
+    return reason is not None
+
+
+class _Table:
+    """The files of one output."""
+
+    def __init__(self, output: Path, timeline: Timeline) -> None:
+        if output.suffix not in TABLE_SUFFIXES:
+            raise ValueError(f"{output} must end in one of {', '.join(TABLE_SUFFIXES)}: the suffix tells the format.")
+        self.output = output
+        self.errors = output.with_suffix(".errors.csv")
+        self.settings_file = output.with_suffix(".settings.json")
+        self.parts = output.with_name(output.name + ".parts")
+        self.kinds = columns(timeline.class_names)
+        self.settings = timeline.settings()
+
+    def refuse_other_settings(self) -> None:
+        """Refuse to add rows to a table that was made otherwise: one could not tell them apart."""
+        if not self.settings_file.is_file():
+            if self.output.exists():
+                raise ValueError(
+                    f"{self.output} is there without {self.settings_file.name}, so it is not known how it was made: "
+                    "name another output, or remove it."
+                )
+            return
+        before = json.loads(self.settings_file.read_text())
+        other = {name for name in before.keys() | self.settings if before.get(name) != self.settings.get(name)}
+        if other:
+            told = "; ".join(
+                f"{name}: {before.get(name)} then, {self.settings.get(name)} now" for name in sorted(other)
+            )
+            raise ValueError(f"{self.output} was made with other settings ({told}): name another output.")
+
+    def videos_done(self) -> set[str]:
+        """Videos in the table, or in a finished part of it."""
+        finished = self.parts.glob("*.jsonl") if self.parts.is_dir() else ()
+        done = {next(read_table(part))["video"] for part in finished}
+        return done | {record["video"] for record in read_table(self.output)}
+
+    def begin(self) -> None:
+        """Make the folder of parts, without what an interrupted process left unfinished."""
+        self.parts.mkdir(parents=True, exist_ok=True)
+        for file in self.parts.glob("*.unfinished"):
+            file.unlink()
+        self.settings_file.write_text(_to_json(self.settings, indent=2))
+
+    def part(self, video: str) -> Path:
+        """Where the rows of a video lie until all are joined."""
+        return self.parts / (hashlib.sha256(os.fsencode(video)).hexdigest()[:32] + ".jsonl")
+
+    def join_parts(self, videos: Sequence[str]) -> None:
+        """Add the parts to the tables of rows and errors, in the order of the videos, and remove them."""
+        order = {self.part(video).stem: index for index, video in enumerate(videos)}
+        files = sorted(self.parts.iterdir(), key=lambda f: (order.get(f.name.partition(".")[0], len(order)), f.name))
+        parts = [file for file in files if file.suffix == ".jsonl"]
+        rows = chain.from_iterable(map(read_table, parts))
+        write_table(self.output, self.kinds, chain(read_table(self.output), rows))
+        new = [json.loads(file.read_text()) for file in files if file.name.endswith(".error.json")]
+        tried = {record["video"] for record in new} | {next(read_table(part))["video"] for part in parts}
+        errors = [record for record in read_table(self.errors) if record["video"] not in tried] + new
+        if errors:
+            write_table(self.errors, ERROR_COLUMNS, errors)
+        else:
+            self.errors.unlink(missing_ok=True)
+        shutil.rmtree(self.parts)
+
+
+def read_table(path: Path) -> Iterator[Record]:
+    """The records of a CSV (as strings or None), JSON Lines or Parquet file one by one; none of a missing file."""
+    if not path.is_file():
+        return
+    if path.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=4096):
+                yield from batch.to_pylist()
+        return
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        if path.suffix == ".csv":
+            for record in csv.DictReader(file):
+                yield {name: value or None for name, value in record.items()}
+        else:
+            yield from map(json.loads, file)
+
+
+def write_table(path: Path, kinds: dict[str, type], records: Iterable[Record]) -> None:
+    """Write records as CSV, JSON Lines or Parquet, by the suffix; the file appears when it is complete."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    if path.suffix == ".parquet":
+        _write_parquet(unfinished, kinds, iter(records))
+    else:
+        with unfinished.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            if path.suffix == ".csv":
+                writer = csv.DictWriter(file, list(kinds), lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(records)
+            else:
+                file.writelines(_to_json(record) + "\n" for record in records)
+    unfinished.replace(path)
+
+
+def _write_parquet(path: Path, kinds: dict[str, type], records: Iterator[Record]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+    schema = pa.schema([(name, types[kind]) for name, kind in kinds.items()])
+    with pq.ParquetWriter(path, schema) as writer:
+        while batch := list(islice(records, 4096)):
+            writer.write_table(pa.Table.from_pylist(batch, schema))
+
+
+def _to_json(record: Any, indent: int | None = None) -> str:
+    if isinstance(record, dict):
+        record = {name: round(value, 6) if isinstance(value, float) else value for name, value in record.items()}
+    return json.dumps(record, indent=indent, allow_nan=False)
+
+
+class _Progress:
+    """A bar of the seconds of video done; videos whose length is unknown add to both ends."""
+
+    def __init__(self, videos: Sequence[str], show: bool) -> None:
+        self.lengths = [video_duration(video) for video in videos] if show else [0.0] * len(videos)
+        self.bar = tqdm(total=round(sum(self.lengths)) or None, unit="s of video", disable=not show, smoothing=0.05)
+        self.index = self.num_errors = 0
+        self.before_s = self.now_s = 0.0  # seconds done: of the videos before this one, and with it
+        self.start_s: float | None = None
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def advance(self, row: Row) -> None:
+        """Note a row of the video at hand."""
+        self.start_s = row.start_s if self.start_s is None else self.start_s
+        self._set(max(self.now_s, self.before_s + row.end_s - self.start_s))
+
+    def next_video(self, failed: bool) -> None:
+        """Note that a video is done, however long it was said to be."""
+        length_s = self.lengths[self.index]
+        self._set(self.before_s + length_s if length_s else self.now_s)
+        self.before_s, self.start_s = self.now_s, None
+        self.index += 1
+        self.num_errors += failed
+        self.bar.set_postfix_str(f"{self.index} of {len(self.lengths)} videos, {self.num_errors} with errors")
+
+    def _set(self, seconds: float) -> None:
+        self.now_s = seconds
+        self.bar.update(round(seconds) - self.bar.n)

@@ -1,0 +1,312 @@
+"""Frames with their times, one after the other and in constant memory: of files, cameras, streams and iterators."""
+
+import threading
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
+
+from ..video_processing_stt import _open_source, _VideoReader
+
+# What FFmpeg calls these cameras; other systems' (avfoundation, dshow) are missing from PyAV's packages.
+CAMERAS = "/dev/video"
+LIVE_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srt", "tcp", "udp")
+REMOTE_SCHEMES = ("http", "https")
+
+# Seconds of silence after which an address is given up.
+SILENCE_S = 15.0
+
+# Times that go back by less are those of a frame out of place, which is passed over; by more, of a clock begun anew.
+CLOCK_RESTART_S = 1.0
+
+
+class TimedFrame(NamedTuple):
+    """A frame and when it is shown.
+
+    Attributes:
+        time_s: Seconds on the container's own clock, which need not start at 0; of cameras and live addresses, since
+            their first frame. Always larger than the frame's before.
+        image: `(H, W, 3)` uint8 RGB, upright.
+        duration_s: Seconds that it stays, where the container says so; otherwise 0.
+        dropped: Frames since the one before that could not be given: damaged ones, and of live sources those that
+            came faster than they were taken.
+    """
+
+    time_s: float
+    image: np.ndarray
+    duration_s: float = 0.0
+    dropped: int = 0
+
+
+class DamagedVideoError(ValueError):
+    """A video ended otherwise than it should have. Raised after all of its frames that could be read were given."""
+
+
+Source = str | PathLike | Iterable[tuple[float, np.ndarray]] | Iterable[TimedFrame]
+
+
+def read_frames(source: Source, live: bool | None = None) -> Iterator[TimedFrame]:
+    """Give the frames of a video one by one; only the one at hand is in memory.
+
+    Frames are turned as the file's display matrix says. Damaged frames, and those predicted from them up to the next
+    keyframe, are left out and counted in the next frame's `dropped`.
+
+    Args:
+        source: A file; an http(s) address of one, which is read as it is needed; a camera, `/dev/video0`; a live
+            address such as `rtsp://…`, see `LIVE_SCHEMES`; or an iterable of `(time in seconds, frame)`, frames as
+            `(H, W, 3)` uint8 RGB, times growing.
+        live: Whether frames come in at their own pace. Then a thread takes them in, and those that nobody came for in
+            time are dropped and counted (`drop_late`). By default, cameras and live addresses are live.
+
+    Yields:
+        The frames in time order.
+
+    Raises:
+        FileNotFoundError: For a missing file or camera.
+        ValueError: For what is no video, has no video stream or no frame, and for frames of an iterable that are not
+            such frames; it is named.
+        DamagedVideoError: After the last frame of a file that is cut short or damaged to its end, or of a connection
+            that broke.
+    """
+    if not isinstance(source, str | PathLike):
+        frames = _check_frames(source)
+        return drop_late(frames) if live else frames
+    name = fspath(source)
+    frames = _FrameReader(name).frames()
+    return drop_late(frames) if (is_live(name) if live is None else live) else frames
+
+
+def is_live(source: Any) -> bool:
+    """Whether this is the address of a camera or of a live stream."""
+    return isinstance(source, str) and (source.startswith(CAMERAS) or _scheme(source) in LIVE_SCHEMES)
+
+
+def video_duration(source: Any) -> float:
+    """Seconds that a file says it has, without decoding; 0 where it doesn't say, for live sources and bad files."""
+    if not isinstance(source, str | PathLike) or is_live(source):
+        return 0.0
+    try:
+        with _FrameReader(fspath(source))._open() as (container, _):
+            return (container.duration or 0) / av.time_base
+    except (av.error.FFmpegError, OSError, ValueError):
+        return 0.0
+
+
+def drop_late(frames: Iterator[TimedFrame], max_waiting: int = 8) -> Iterator[TimedFrame]:
+    """Take in frames as they come, in a thread; where more than `max_waiting` wait, the oldest is dropped.
+
+    Every dropped frame is counted in `dropped` of the frame given next, so that none is lost in silence. What `frames`
+    raises is raised here, after the frames before it. The thread ends with the iterator.
+    """
+    waiting: deque[TimedFrame] = deque()
+    ended: list[BaseException | None] = []
+    changed, stopped = threading.Condition(), threading.Event()
+
+    def take_in() -> None:
+        error: BaseException | None = None
+        try:
+            for frame in frames:
+                if stopped.is_set():
+                    return
+                with changed:
+                    waiting.append(frame)
+                    if len(waiting) > max_waiting:
+                        late = waiting.popleft()
+                        waiting[0] = waiting[0]._replace(dropped=waiting[0].dropped + late.dropped + 1)
+                    changed.notify()
+        except BaseException as raised:  # whatever it is: unheard in this thread, it would leave the other waiting
+            error = raised
+        with changed:
+            ended.append(error)
+            changed.notify()
+
+    threading.Thread(target=take_in, name="frames of a live source", daemon=True).start()
+    try:
+        while True:
+            with changed:
+                changed.wait_for(lambda: waiting or ended)
+                frame = waiting.popleft() if waiting else None
+            if frame is not None:
+                yield frame
+            elif ended[0] is not None:
+                raise ended[0]
+            else:
+                return
+    finally:
+        stopped.set()
+
+
+class _FrameReader(_VideoReader):
+    """The frames of one file, camera or address, in one pass."""
+
+    def __init__(self, address: str) -> None:
+        self.is_live = is_live(address)
+        as_it_is = self.is_live or _scheme(address) in REMOTE_SCHEMES
+        if address.startswith(CAMERAS) and not Path(address).exists():
+            raise FileNotFoundError(f"There is no camera {address}.")
+        super().__init__(address if as_it_is else _open_source(address), address)
+
+    def frames(self) -> Iterator[TimedFrame]:
+        """See `read_frames`."""
+        try:
+            with self._open_any() as (container, stream):
+                yield from self._timed_frames(container, stream)
+        except av.error.FFmpegError as error:
+            raise ValueError(
+                f"{self.name} cannot be read as a video ({error.strerror}). If it plays elsewhere, re-encode it; if "
+                "not, it is damaged, cut short, or no video at all."
+            ) from error
+
+    @contextmanager
+    def _open_any(self) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+        if not self.is_live:
+            with self._open() as opened:
+                yield opened
+            return
+        camera = "v4l2" if self.name.startswith(CAMERAS) else None
+        # Over UDP, FFmpeg's default, packets go missing on all but the best networks.
+        options = {"rtsp_transport": "tcp"} if self.name.startswith("rtsp") else {}
+        with av.open(self.name, format=camera, options=options, timeout=SILENCE_S) as container:
+            if not container.streams.video:
+                raise ValueError(f"{self.name} sends no video.")
+            yield container, container.streams.video[0]
+
+    def _timed_frames(self, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[TimedFrame]:
+        # AVI stores no times; those that FFmpeg makes up are wrong where B-frames change the order.
+        counted = container.format.name == "avi" and bool(stream.codec_context.has_b_frames)
+        clock = _Clock(stream, counted, from_zero=self.is_live)
+        packets = _Packets(container, stream)
+        dropped = num_frames = 0
+        damaged = False
+        for packet in packets:
+            try:
+                decoded: list[Any] = packet.decode()
+            except av.error.FFmpegError:
+                decoded = []
+                damaged = True
+                dropped += 1
+            for frame in decoded:
+                time_s = clock.read(frame)
+                # Damage spreads to the frames that are predicted from it, and those are not marked.
+                damaged = frame.is_corrupt or (damaged and not frame.key_frame)
+                if damaged or time_s is None:
+                    dropped += 1
+                    continue
+                yield TimedFrame(time_s, self._to_rgb(frame), clock.duration(frame), dropped)
+                num_frames += 1
+                dropped = 0
+        if not num_frames:
+            raise ValueError(f"{self.name} has a video stream but no frame that can be shown.")
+        self._tell_damage(container, stream, packets, dropped)
+
+    def _tell_damage(
+        self, container: av.container.InputContainer, stream: av.VideoStream, packets: "_Packets", dropped: int
+    ) -> None:
+        """Say what was missing at the end, if anything."""
+        if packets.error is not None:
+            raise DamagedVideoError(f"{self.name} broke off at {packets.end_s:.2f} s: {packets.error.strerror}.")
+        if dropped:
+            raise DamagedVideoError(f"{self.name} is damaged: its last {dropped} frames cannot be shown.")
+        try:
+            self._refuse_cut_short(container, stream, packets.ends, packets.longest_step)
+        except ValueError as error:
+            raise DamagedVideoError(str(error)) from error
+
+
+class _Packets:
+    """The packets of a container's video, keeping account of where its streams end.
+
+    Attributes:
+        ends: Seconds at which each stream ends, by its index, as far as it was read.
+        longest_step: Two times of packets of the video, in its time base: the longest step between any two that came
+            after each other.
+        error: What stopped the reading, if it was not the end.
+    """
+
+    def __init__(self, container: av.container.InputContainer, stream: av.VideoStream) -> None:
+        self.container, self.stream = container, stream
+        self.ends: dict[int, float] = defaultdict(float)
+        self.longest_step = [0, 0]
+        self.error: av.error.FFmpegError | None = None
+
+    @property
+    def end_s(self) -> float:
+        return self.ends[self.stream.index]
+
+    def __iter__(self) -> Iterator[av.Packet]:
+        ticks = {stream.index: float(stream.time_base or 0) for stream in self.container.streams}
+        last: int | None = None
+        try:
+            for packet in self.container.demux():
+                index = packet.stream_index
+                if packet.pts is not None:
+                    end_s = (packet.pts + (packet.duration or 0)) * ticks[index]
+                    self.ends[index] = max(end_s, self.ends[index])
+                if index != self.stream.index:
+                    continue
+                if packet.dts is not None:
+                    if last is not None and packet.dts - last > self.longest_step[1] - self.longest_step[0]:
+                        self.longest_step = [last, packet.dts]
+                    last = packet.dts
+                yield packet
+        except av.error.FFmpegError as error:
+            self.error = error
+
+
+class _Clock:
+    """Times of a stream's frames in seconds: its timestamps, or where they can't be trusted a count; made to grow."""
+
+    def __init__(self, stream: av.VideoStream, counted: bool, from_zero: bool) -> None:
+        rate = stream.average_rate or stream.guessed_rate
+        self.step_s = float(1 / rate) if rate else 0.04
+        self.time_base = float(stream.time_base or 0)
+        self.counted, self.from_zero = counted, from_zero
+        self.offset_s = 0.0
+        self.last_s: float | None = None
+
+    def read(self, frame: av.VideoFrame) -> float | None:
+        """The frame's time; None for a frame whose time does not lie after the one before."""
+        stamp = None if self.counted else frame.time
+        if self.last_s is None:
+            if self.from_zero and stamp is not None:
+                self.offset_s = -stamp
+            self.last_s = 0.0 if stamp is None else stamp + self.offset_s
+            return self.last_s
+        following_s = self.last_s + self.step_s
+        time_s = following_s if stamp is None else stamp + self.offset_s
+        if time_s <= self.last_s - CLOCK_RESTART_S:
+            self.offset_s += following_s - time_s
+            time_s = following_s
+        if time_s <= self.last_s:
+            return None
+        self.last_s = time_s
+        return time_s
+
+    def duration(self, frame: av.VideoFrame) -> float:
+        """How long a frame is shown, as far as the container says."""
+        return self.step_s if self.counted else (frame.duration or 0) * self.time_base
+
+
+def _check_frames(source: Iterable[Any]) -> Iterator[TimedFrame]:
+    """Frames of an iterable as `TimedFrame`s, or an error that says which is none."""
+    last = -np.inf
+    for index, item in enumerate(source):
+        frame = TimedFrame(*item) if isinstance(item, tuple) and len(item) in (2, 4) else TimedFrame(np.nan, item)
+        image = frame.image
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape[2:] != (3,) or not image.size:
+            got = f"{type(image).__name__} {getattr(image, 'shape', '')} {getattr(image, 'dtype', '')}"
+            raise ValueError(f"Frame {index} should be (seconds, array (H, W, 3) of uint8), got {got}.")
+        if not last < frame.time_s < np.inf:
+            raise ValueError(f"Frame {index} is timed {frame.time_s} s, after one of {last} s: times must grow.")
+        last = frame.time_s
+        yield frame
+
+
+def _scheme(address: str) -> str:
+    scheme, mark, _ = address.partition("://")
+    return scheme.lower() if mark else ""
