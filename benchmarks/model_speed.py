@@ -364,7 +364,7 @@ def measure_memory(arguments: argparse.Namespace) -> dict[str, Any]:
         for checkpointing in (False, True):
             model = make_stt()
             if checkpointing:
-                model.gradient_checkpointing_enable()
+                model.activation_checkpointing_enable()
             peaks = [
                 peak_memory(Job(model, RIVALS["STT"].clip_shape, size, precision, True, arguments.device))
                 for size in (few, many)

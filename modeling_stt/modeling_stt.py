@@ -14,7 +14,8 @@ field by field in `STTConfig`.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +76,21 @@ class STTVideoClassifierOutput(ModelOutput):
     joint_attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
-class STTBasicBlock(nn.Module):
+@contextmanager
+def statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Batch norms of `module` normalise as they would, but what they read counts in no running statistics."""
+    norms = [norm for norm in module.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm)]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, num_batches) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, num_batches
+
+
+class STTBasicBlock(GradientCheckpointingLayer):
     """ResNet's basic block: two 3×3 convolutions around a shortcut. `(N, C_in, H, W)` to `(N, C_out, H/s, W/s)`."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
@@ -90,10 +105,14 @@ class STTBasicBlock(nn.Module):
                 nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False), nn.BatchNorm2d(out_channels)
             )
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        shortcut = features if self.downsample is None else self.downsample(features)
-        features = F.relu(self.bn1(self.conv1(features)), inplace=True)
-        return F.relu(self.bn2(self.conv2(features)).add_(shortcut), inplace=True)
+    def forward(self, features: torch.Tensor, runs: list[bool] | None = None) -> torch.Tensor:
+        # Checkpointed, a block runs again in the backward pass, on frames that have been counted.
+        with statistics_kept(self) if runs else nullcontext():
+            if runs is not None:
+                runs.append(True)
+            shortcut = features if self.downsample is None else self.downsample(features)
+            features = F.relu(self.bn1(self.conv1(features)), inplace=True)
+            return F.relu(self.bn2(self.conv2(features)).add_(shortcut), inplace=True)
 
 
 class STTBackbone(nn.Module):
@@ -122,9 +141,12 @@ class STTBackbone(nn.Module):
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
         # In this layout CPUs pool 16 times as fast in bfloat16, and the tokens of the feature maps need no copy.
         frames = frames.contiguous(memory_format=torch.channels_last)
-        features = self.maxpool(F.relu(self.bn1(self.conv1(frames)), inplace=True))
+        # The larger of two numbers is the same before and after a rectifier, and here there are four times fewer.
+        features = F.relu(self.maxpool(self.bn1(self.conv1(frames))), inplace=True)
         for name in self.stage_names:
-            features = getattr(self, name)(features)
+            for block in getattr(self, name):
+                # Compilers don't run a block again, they only compute again what they need.
+                features = block(features, runs=None if torch.compiler.is_compiling() else [])
         return features
 
 
@@ -225,7 +247,8 @@ class STTAttention(nn.Module):
     """Multi-head self-attention over the tokens of a sequence, `(*, L, D)` to `(*, L, D)`.
 
     All leading axes are batch: a clip's frames for spatial attention, its positions for temporal attention. Returns
-    the result and, under `attn_implementation="eager"`, the weights `(*, heads, L, L)`, else None.
+    the result and, under `attn_implementation="eager"`, the weights `(*, heads, L, L)`, else None. With `num_queries`
+    only the first so many tokens ask, of all: `(*, num_queries, D)` comes back.
 
     Training in bfloat16 on a CPU is fastest under `"eager"` too: the backward pass of SDPA's kernel there takes longer
     than that of plain products of so short sequences (`benchmarks/model_speed.py`).
@@ -247,14 +270,15 @@ class STTAttention(nn.Module):
         self.o_proj = nn.Linear(width, width)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, tokens: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
-        batch_shape, (length, width) = tokens.shape[:-2], tokens.shape[-2:]
+    def forward(
+        self, tokens: torch.Tensor, num_queries: int | None = None, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        batch_shape = tokens.shape[:-2]
         tokens = tokens.flatten(0, -3)
-        head_shape = (tokens.shape[0], length, -1, self.head_dim)
         # (N, L, D) -> (N, heads, L, D / heads)
-        query = self.q_proj(tokens).view(head_shape).transpose(1, 2)
-        key = self.k_proj(tokens).view(head_shape).transpose(1, 2)
-        value = self.v_proj(tokens).view(head_shape).transpose(1, 2)
+        query = self._heads(self.q_proj(tokens[:, :num_queries]))
+        key = self._heads(self.k_proj(tokens))
+        value = self._heads(self.v_proj(tokens))
         attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -269,7 +293,10 @@ class STTAttention(nn.Module):
             batch_shape=batch_shape,
             **kwargs,
         )
-        return self.dropout(self.o_proj(context.reshape(*batch_shape, length, width))), weights
+        return self.dropout(self.o_proj(context.flatten(2).unflatten(0, batch_shape))), weights
+
+    def _heads(self, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens.unflatten(2, (-1, self.head_dim)).transpose(1, 2)
 
 
 # Three names for one layer, so that each kind of attention can be recorded by its name.
@@ -327,7 +354,8 @@ class STTLayer(GradientCheckpointingLayer):
 
     `(B, 1 + T·P, D)` to the same. The attention just before the MLP carries the class token: it is copied to every
     position (or frame), and the mean of what comes back is added to it. The other one leaves it alone.
-    With `class_token_only` the MLP is spared the other tokens, and `(B, 1, D)` comes back.
+    With `class_token_only` the last attention and the MLP are spared the other tokens' answers, and `(B, 1, D)` comes
+    back.
     """
 
     def __init__(self, config: STTConfig, drop_path_rate: float) -> None:
@@ -352,42 +380,42 @@ class STTLayer(GradientCheckpointingLayer):
     def forward(
         self, hidden_states: torch.Tensor, num_frames: int, class_token_only: bool = False, **kwargs: Any
     ) -> torch.Tensor:
+        num_queries = 1 if class_token_only else None
         if self.order == "joint":
-            update, _ = self.joint_attention(self.joint_norm(hidden_states), **kwargs)
-            hidden_states = hidden_states + self.drop_path(update)
+            update, _ = self.joint_attention(self.joint_norm(hidden_states), num_queries=num_queries, **kwargs)
+            hidden_states = hidden_states[:, :num_queries] + self.drop_path(update)
         else:
-            # (B, 1, D) and (B, T, P, D)
-            class_token, frames = hidden_states[:, :1], hidden_states[:, 1:].unflatten(1, (num_frames, -1))
-            class_token, frames = self._divided_attention(class_token, frames, **kwargs)
-            hidden_states = torch.cat((class_token, frames.flatten(1, 2)), dim=1)
-        if class_token_only:
-            hidden_states = hidden_states[:, :1]
+            hidden_states = self._divided_attention(hidden_states, num_frames, num_queries, **kwargs)
         return hidden_states + self.drop_path(self.mlp(self.mlp_norm(hidden_states)))
 
     def _divided_attention(
-        self, class_token: torch.Tensor, frames: torch.Tensor, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, hidden_states: torch.Tensor, num_frames: int, num_queries: int | None, **kwargs: Any
+    ) -> torch.Tensor:
+        # (B, 1, D) and (B, T, P, D)
+        class_token, frames = hidden_states[:, :1], hidden_states[:, 1:].unflatten(1, (num_frames, -1))
         if self.order == "space_time":
             update, _ = self.spatial_attention(self.spatial_norm(frames), **kwargs)
             frames = frames + self.drop_path(update)
         elif self.order == "time_space":
             update, _ = self.temporal_attention(self.temporal_norm(frames.transpose(1, 2)), **kwargs)
             frames = frames + self.drop_path(self.temporal_projection(update).transpose(1, 2))
-        if self.order in ("space_time", "time_only"):
-            class_token, places = self._with_class_token(
-                class_token, frames.transpose(1, 2), self.temporal_norm, self.temporal_attention, **kwargs
-            )
-            return class_token, places.transpose(1, 2)
-        return self._with_class_token(class_token, frames, self.spatial_norm, self.spatial_attention, **kwargs)
-
-    def _with_class_token(
-        self, class_token: torch.Tensor, groups: torch.Tensor, norm: nn.Module, attention: nn.Module, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Attention within every group of `(B, G, L, D)`, the class token `(B, 1, D)` as each group's first token."""
+        along_time = self.order in ("space_time", "time_only")
+        norm, attention = (
+            (self.temporal_norm, self.temporal_attention)
+            if along_time
+            else (self.spatial_norm, self.spatial_attention)
+        )
+        groups = frames.transpose(1, 2) if along_time else frames
+        # The class token is every group's first.
         copies = class_token.unsqueeze(1).expand(-1, groups.shape[1], -1, -1)
-        update, _ = attention(norm(torch.cat((copies, groups), dim=2)), **kwargs)
+        update, _ = attention(norm(torch.cat((copies, groups), dim=2)), num_queries=num_queries, **kwargs)
         update = self.drop_path(update)
-        return class_token + update[:, :, 0].mean(dim=1, keepdim=True), groups + update[:, :, 1:]
+        class_token = class_token + update[:, :, 0].mean(dim=1, keepdim=True)
+        if num_queries == 1:
+            return class_token
+        groups = groups + update[:, :, 1:]
+        frames = groups.transpose(1, 2) if along_time else groups
+        return torch.cat((class_token, frames.flatten(1, 2)), dim=1)
 
 
 class STTPreTrainedModel(PreTrainedModel):
@@ -491,9 +519,9 @@ class STTModel(STTPreTrainedModel):
             interpolate_pos_encoding: Accept clips of another T, H or W than the configuration's by interpolating the
                 position tables (linear in time, bicubic in space).
             output_attentions: Return the weights of both attentions; only under `attn_implementation="eager"`.
-            class_token_only: Leave out what only the other tokens' last states need, the MLP of the last block on
-                them: a twelfth of the work. `pooler_output` stays what it was; `last_hidden_state`, and the last of
-                `hidden_states`, are `(B, 1, D)`.
+            class_token_only: Leave out what only the other tokens' last states need: of the last block, the MLP and
+                the queries of its last attention. `pooler_output` stays what it was; `last_hidden_state`, and the last
+                of `hidden_states`, are `(B, 1, D)`. Where attentions are asked for, nothing is left out.
             kwargs: `output_hidden_states` and `return_dict` as everywhere in transformers; others go to the attention.
 
         Returns:
@@ -503,8 +531,9 @@ class STTModel(STTPreTrainedModel):
             ValueError: For a tensor that is not such a clip, or attentions asked of a back-end that hides them.
         """
         self._check_clip(pixel_values, interpolate_pos_encoding)
-        kwargs.update(self._attentions_to_record(output_attentions))
-        return self._encode(pixel_values, class_token_only=class_token_only, **kwargs)
+        attentions = self._attentions_to_record(output_attentions)
+        class_token_only = class_token_only and not attentions
+        return self._encode(pixel_values, class_token_only=class_token_only, **attentions, **kwargs)
 
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)

@@ -440,6 +440,10 @@ def test_sparing_the_tokens_that_no_head_reads_changes_neither_logits_nor_gradie
     base = short.stt(clips, class_token_only=True)
     assert base.last_hidden_state.shape == (3, 1, WIDTH)
     assert_close(base.pooler_output, short.stt(clips).pooler_output, atol=1e-6, rtol=1e-5)
+    short.set_attn_implementation("eager")
+    attentions = short(clips, output_attentions=True)
+    for weights in [each for field, each in attentions.items() if field.endswith("_attentions")]:
+        assert weights[-1].shape == weights[0].shape, "spared where somebody looks"
 
 
 def test_the_classifier_spares_work_unless_states_are_asked_for() -> None:
@@ -478,8 +482,10 @@ def test_the_memory_layout_of_the_frames_changes_neither_features_nor_gradients(
     assert_close(list(backbone.buffers()), list(plain.buffers()))
 
 
-def test_gradient_checkpointing_changes_neither_loss_nor_gradients() -> None:
-    """With dropout and dropped paths on: the second run of a block must draw what the first drew."""
+def test_gradient_checkpointing_changes_neither_loss_nor_gradients_nor_statistics() -> None:
+    """With dropout and dropped paths on: the second run of a block must draw what the first drew, and batch norms must
+    count it once.
+    """
     model = tiny_classifier(hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.1, drop_path_rate=0.3).train()
     clips, labels = make_clips(4), torch.tensor([0, 1, 2, 0])
 
@@ -496,6 +502,8 @@ def test_gradient_checkpointing_changes_neither_loss_nor_gradients() -> None:
     same_loss, same_gradients = step(checkpointed)
     assert_close(loss, same_loss)
     assert_close(gradients, same_gradients)
+    assert list(model.stt.backbone.buffers())
+    assert_close(list(checkpointed.buffers()), list(model.buffers()), atol=0, rtol=0)
 
 
 # --- back-ends, precisions, files ------------------------------------------------------------------------------------
