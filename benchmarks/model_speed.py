@@ -3,6 +3,7 @@
     python benchmarks/model_speed.py                              # all sections, on the GPU if there is one
     python benchmarks/model_speed.py --sections rate --device cpu
     python benchmarks/model_speed.py --sections rate rivals --compile --precisions "bfloat16 weights"
+    python benchmarks/model_speed.py --sections rivals --rivals VideoMAE-B --rival_batch 4
     python benchmarks/model_speed.py --quick                      # fewer repetitions, shorter sweeps
 
 Sections, each runnable alone:
@@ -294,14 +295,15 @@ def measure_rivals(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.training or arguments.device.type == "cuda":
         modes.append(("bfloat16 autocast", True))
     batch_size = arguments.rival_batch
-    facts = {name: describe_rival(rival) for name, rival in RIVALS.items()}
+    rivals = {name: RIVALS[name] for name in ("STT", *arguments.rivals)}
+    facts = {name: describe_rival(rival) for name, rival in rivals.items()}
     for precision, training in modes:
         mode = f"{'training step' if training else 'forward'}, {precision}"
         jobs = {
             name: Job(
                 rival.make(), rival.clip_shape, batch_size, precision, training, arguments.device, arguments.compile
             )
-            for name, rival in RIVALS.items()
+            for name, rival in rivals.items()
         }
         times = take_turns(jobs, arguments.repeats, arguments.device)
         for name, found in times.items():
@@ -396,6 +398,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--attentions", nargs="+", choices=("sdpa", "eager"), default=("sdpa", "eager"), help="rate")
     parser.add_argument("--training", action="store_true", help="rivals: training steps also on CPUs")
     parser.add_argument("--batch", type=int, help="clips a batch in rate; 4 on CPUs, 32 on GPUs")
+    parser.add_argument(
+        "--rivals", nargs="+", choices=list(RIVALS)[1:], default=list(RIVALS)[1:], help="models in rivals"
+    )
     parser.add_argument("--rival_batch", type=int, help="clips a batch in rivals; 1 on CPUs, 8 on GPUs")
     parser.add_argument("--repeats", type=int, help="timed turns; 5 on CPUs, 20 on GPUs")
     parser.add_argument("--quick", action="store_true", help="3 turns and shorter sweeps")
@@ -419,6 +424,8 @@ def main() -> None:
     for section in arguments.sections:
         compiled = arguments.compile and section in ("rate", "batch", "rivals")
         name = f"{section}_compiled" if compiled else section
+        if section == "rivals" and arguments.rival_batch != 1:
+            name += f"_batch_{arguments.rival_batch}"
         print(f"{name}, {arguments.device}, {torch.get_num_threads()} threads", flush=True)
         torch.manual_seed(0)
         results[name] = SECTIONS[section](arguments) | {
