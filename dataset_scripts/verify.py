@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 from statistics import median
 from types import ModuleType
@@ -261,6 +261,7 @@ def _look_at_folder(folder: str, module: ModuleType, deep: bool) -> Clip:
         raise _BrokenClipError("frame order", str(error)) from error
     if not names:
         raise _BrokenClipError("empty clips", f"{folder} has no frame")
+    _refuse_mixed_names(folder, names)
     with os.scandir(folder) as entries:
         num_bytes = {entry.name: entry.stat().st_size for entry in entries}
     if void := [name for name in names if not num_bytes[name]]:
@@ -274,6 +275,18 @@ def _look_at_folder(folder: str, module: ModuleType, deep: bool) -> Clip:
     texts = tuple(dict.fromkeys(f"{width}×{height}" for width, height in sizes))
     odd = " and ".join(texts) if len(texts) > 1 or sizes[0][0] != sizes[0][1] else ""
     return Clip(len(names), texts, odd, content.hexdigest())
+
+
+def _refuse_mixed_names(folder: str, names: Sequence[str]) -> None:
+    """Frames of one clip differ in their number only: others are copies, ``1_2 (3).jpg``, or of another clip."""
+    kinds: dict[str, list[str]] = {}
+    for name in names:
+        stem = name.rpartition(".")[0]
+        kinds.setdefault(re.sub(r"\d+(?=\D*$)", "", stem), []).append(name)
+    if len(kinds) > 1:
+        usual, *others = sorted(kinds.values(), key=len, reverse=True)
+        text = f"{folder} has {shown(chain(*others))} among frames like {usual[0]}"
+        raise _BrokenClipError("frame order", text + ": copies, or of another clip?")
 
 
 def _picture_size(data: bytes, path: str, decode: bool) -> tuple[int, int]:

@@ -171,6 +171,16 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
             "frame order",
             "two frames of one number",
         ),
+        (
+            lambda tree: trees.write_frames(tree / FULL / LONG_CLIP, ["00003_00001 (7).jpg"]),
+            "frame order",
+            r"00003 has 00003_00001 \(7\).jpg among frames like 00003_0",
+        ),
+        (
+            lambda tree: trees.write_frames(tree / FULL / LONG_CLIP, ["00004_00007.jpg"]),
+            "frame order",
+            "00003 has 00004_00007.jpg among .* of another clip",
+        ),
     ],
 )
 def test_spoilt_clip_fails_its_check(tree, spoil, name, message):
@@ -227,7 +237,9 @@ def save(path: Path, size: tuple[int, int]) -> None:
         (lambda tree: [save(frame(tree, i), (16, 9)) for i in range(6)], "pictures", "1 .*: 00003 16×9"),
         (lambda tree: [frame(tree, place).unlink() for place in range(1, 6)], "motion", "1 .*one frame only: 00003"),
         (
-            lambda tree: trees.write_frames(tree / FULL / LONG_CLIP, [f"{number}.jpg" for number in range(101, 111)]),
+            lambda tree: trees.write_frames(
+                tree / FULL / LONG_CLIP, [f"00003_{number:05d}.jpg" for number in range(101, 111)]
+            ),
             "short clips",
             "41 clips have fewer than 16 frames, published 42",
         ),
