@@ -2,9 +2,13 @@
 
 import argparse
 import inspect
+import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, get_args, get_origin
+
+if TYPE_CHECKING:
+    from .timeline import Row, Timeline
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,7 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, (_, help_text) in COMMANDS.items():
         commands.add_parser(name, help=help_text, add_help=False)
     args, rest = parser.parse_known_args(argv)
-    return COMMANDS[args.command][0](rest)
+    try:
+        return COMMANDS[args.command][0](rest)
+    except KeyboardInterrupt:
+        return 130
 
 
 def verify(argv: Sequence[str]) -> int:
@@ -81,6 +88,105 @@ def _verify_parser(argv: Sequence[str]) -> tuple[argparse.ArgumentParser, list[s
     return parser, own
 
 
+def timeline(argv: Sequence[str]) -> int:
+    """``stt timeline VIDEO…``: 0 where all videos were read to their end, 1 where one was not."""
+    parser = _timeline_parser()
+    args = parser.parse_args(argv)
+    if args.output is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        parser.error("several processes write one table: --output FILE is needed.")
+    try:
+        from .timeline import Timeline, find_videos
+
+        options = ("window_s", "stride_s", "min_face_share", "batch_size", "detector", "detect_fps", "device")
+        reader = Timeline(args.model, dtype=args.dtype, **{name: getattr(args, name) for name in options})
+        videos = find_videos(args.videos)
+        return _write_rows(reader, videos, args.output) if args.output else _print_rows(reader, videos, args.jsonl)
+    except (ImportError, OSError, ValueError) as error:
+        parser.error(str(error))
+
+
+def _timeline_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="stt timeline",
+        description="Who shows which expression when: faces of videos, followed over time and judged by a model.",
+        epilog="Exit status: 0 where all videos were read to their end, 1 where one could not be read or is damaged, "
+        "2 for wrong usage, 130 for Ctrl-C; a camera or stream is ended by it, with status 0. Many videos are shared "
+        "out over processes by 'accelerate launch -m modeling_stt.cli timeline …'; the same command goes on after an "
+        "interruption.",
+    )
+    add = parser.add_argument
+    add("videos", nargs="+", metavar="VIDEO", help="file, folder of files, text file that lists some, http address, "
+        "camera (/dev/video0) or live address (rtsp://…)")  # fmt: skip
+    add("--model", required=True, help="folder of a trained STT, or its name on the Hub")
+    add("--output", metavar="FILE", help="table to write or go on with: .csv, .jsonl or .parquet; else rows are "
+        "printed as they come")  # fmt: skip
+    add("--jsonl", action="store_true", help="print rows as JSON Lines")
+    add("--window_s", type=float, default=2.0, help="seconds that are judged at once (default: 2)")
+    add("--stride_s", type=float, default=1.0, help="seconds from one such window to the next (default: 1)")
+    add("--min_face_share", type=float, default=0.5, help="least share of a window's frames with the face (0.5)")
+    add("--batch_size", type=int, default=8, help="windows that go through the model at once (default: 8)")
+    add("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="precision of the model; "
+        "bfloat16 is faster on CPUs that know it, and on GPUs")  # fmt: skip
+    add("--device", help="such as cuda:1 or cpu; by default a GPU if there is one")
+    _add_detector(parser)
+    return parser
+
+
+def _add_detector(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--detector", default="default", metavar="NAME", help="what finds faces: default; an .onnx "
+        "file of a larger RetinaFace; or module:function, your own")  # fmt: skip
+    parser.add_argument("--detect_fps", type=float, metavar="N", help="look for faces in N frames a second only, and "
+        "place them between (default: look in every frame)")  # fmt: skip
+
+
+def _write_rows(reader: "Timeline", videos: Sequence[str], output: str) -> int:
+    """Rows of all videos to a table, what was done to standard output."""
+    from accelerate.state import PartialState
+
+    from .timeline import write_timelines
+
+    summary = write_timelines(videos, reader, output)
+    processes = PartialState()
+    if processes.is_main_process:
+        states = ", ".join(f"{number} {state}" for state, number in sorted(summary.states.items()))
+        print(f"{output}: {sum(summary.states.values())} rows ({states or 'none'}) of {summary.num_videos} videos")
+        if summary.num_skipped:
+            print(f"{summary.num_skipped} of these were there already")
+        if summary.num_errors:
+            print(f"{summary.num_errors} could not be read, or not to the end: see {summary.errors}")
+    if processes.num_processes > 1:
+        processes.wait_for_everyone()
+        processes.destroy_process_group()  # without which gloo's threads now and then abort a process at its end
+    return int(processes.is_main_process and summary.num_errors > 0)
+
+
+def _print_rows(reader: "Timeline", videos: Sequence[str], as_json: bool) -> int:
+    """Rows of all videos to standard output, reasons of those that could not be read to standard error."""
+    from .timeline.tables import VIDEO_ERRORS, to_json
+    from .timeline.video import stop_on_interrupt
+
+    failures = 0
+    for video in videos:
+        if not as_json:
+            print(f"{video}\n{'start':>10}{'end':>10}{'face':>6}  expression")
+        try:
+            with stop_on_interrupt(video) as stop:
+                for row in reader(video, stop=stop):
+                    print(to_json(row.to_dict(reader.class_names)) if as_json else _describe(row), flush=True)
+        except VIDEO_ERRORS as error:
+            failures += 1
+            print(f"{video}: {error}", file=sys.stderr)
+    return int(failures > 0)
+
+
+def _describe(row: "Row") -> str:
+    """A row as a line: seconds, face, and the two likeliest expressions or why there are none."""
+    scores = sorted((row.scores or {}).items(), key=lambda score: -score[1])[:2]
+    text = ", ".join(f"{name} {score:.2f}" for name, score in scores) or row.state
+    text += f" ({row.frames_dropped} frames dropped)" if row.frames_dropped else ""
+    return f"{row.start_s:10.2f}{row.end_s:10.2f}{'–' if row.track is None else row.track:>6}  {text}"
+
+
 def _argument(hint: Any) -> dict[str, Any]:
     """How argparse reads a value of a type such as ``bool``, ``int | None`` or ``tuple[str, ...]``."""
     [kind, *_] = [each for each in get_args(hint) if each is not type(None)] or [hint]
@@ -92,6 +198,7 @@ def _argument(hint: Any) -> dict[str, Any]:
 
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
+    "timeline": (timeline, "who shows which expression when: videos, folders, cameras in, rows with seconds out"),
     "verify": (verify, "check your copy of a data set against what is published of it"),
 }
 

@@ -22,6 +22,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution
 from os import PathLike
 from pathlib import Path
@@ -78,6 +79,15 @@ class Face:
     def side(self) -> float:
         """The box's longer side in pixels."""
         return max(self.box[2] - self.box[0], self.box[3] - self.box[1])
+
+
+def place_between(before: Face, after: Face, share: float) -> Face:
+    """The face on the straight line from where it was (`share` 0) to where it will be (1)."""
+    box = tuple((1 - share) * start + share * end for start, end in zip(before.box, after.box, strict=True))
+    marks = None
+    if before.landmarks is not None and after.landmarks is not None:
+        marks = (1 - share) * before.landmarks + share * after.landmarks
+    return Face(box, min(before.score, after.score), marks)  # type: ignore[arg-type]
 
 
 @runtime_checkable
@@ -177,20 +187,33 @@ class CallableDetector:
 
 
 def load_detector(name: str | Callable[[np.ndarray], Sequence[Face]] = "default", **options: Any) -> FaceDetector:
-    """The detector of this name: `"default"` or `"retinaface"`, both [`RetinaFaceDetector`] with its options.
+    """The detector of this name: `"default"` is [`RetinaFaceDetector`] with its options, `"….onnx"` its weights.
 
-    Another one is brought along as a function that takes a frame, `(H, W, 3)` uint8 RGB, and returns its faces.
+    Another one is brought along as a function that takes a frame, `(H, W, 3)` uint8 RGB, and returns its faces; or as
+    `"module:function"`, where Python finds such a module.
 
     Raises:
-        ImportError: Where what the detector needs is not installed, naming the installation.
+        ImportError: Where what the detector needs is not installed, naming the installation, and for a module that
+            there is not.
+        FileNotFoundError: For weights that don't exist.
         ValueError: For an unknown name, or options to a function.
     """
+    if isinstance(name, str) and name.endswith(".onnx"):
+        return RetinaFaceDetector(weights=name, **options)
+    if isinstance(name, str) and ":" in name:
+        module, _, function = name.partition(":")
+        found = getattr(import_module(module), function, None)
+        if not callable(found):
+            raise ValueError(f"There is no function {function!r} in {module}, which detector={name!r} asks for.")
+        return load_detector(found, **options)
     if callable(name):
         if options:
             raise ValueError(f"A function has no options, got {sorted(options)}.")
         return CallableDetector(name)
-    if name not in ("default", "retinaface"):
-        raise ValueError(f"Unknown detector {name!r}: choose 'default' or 'retinaface', or give a function.")
+    if name != "default":
+        raise ValueError(
+            f"Unknown detector {name!r}: choose 'default', an .onnx file of RetinaFace, or 'module:function'."
+        )
     return RetinaFaceDetector(**options)
 
 

@@ -7,15 +7,17 @@ from dataclasses import dataclass, field
 from os import PathLike, fspath
 from pathlib import Path
 from statistics import median
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from ..modeling_stt import STTForVideoClassification
 from ..video_processing_stt import STTVideoProcessor
-from .faces import Face, FaceCrop, FaceDetector, load_detector
+from .faces import Face, FaceCrop, FaceDetector, load_detector, place_between
 from .tracks import FaceTracker
-from .video import DamagedVideoError, Source, TimedFrame, is_live, read_frames
+from .video import DamagedVideoError, Source, TimedFrame, in_thread, is_live, read_frames
 from .windows import Sighting, Window, WindowCutter, WindowScorer
 
 if TYPE_CHECKING:
@@ -84,14 +86,16 @@ class Timeline:
     Args:
         model: Folder or name on the Hub of a saved STT, or one that is loaded.
         processor: The model's processor; needed, and only taken, with a loaded model.
-        detector: Name for [`load_detector`], or a detector.
+        detector: Name or function for [`load_detector`], or a detector.
+        detect_fps: Look for faces in so many frames a second only. In the frames between, a face that was seen before
+            and after is taken to be on the straight line. By default every frame is searched.
         tracker: Makes the tracker of a video.
         window_s: Seconds of a window.
         stride_s: Seconds from one window's start to the next's, at most `window_s`.
         min_face_share: Least share of a window's frames that must have the face for it to be scored.
         batch_size: Windows that go through the model at once. Live sources don't wait for others.
         device: Where the model runs, such as `"cuda"`; by default a GPU if there is one, or where a loaded model is.
-        dtype: Precision of a model to load, such as `torch.bfloat16`; by default float32.
+        dtype: Precision of a model to load, such as `"bfloat16"`; by default float32.
 
     Raises:
         ValueError: For windows that leave out seconds, shares or batches out of range, and a loaded model without
@@ -100,14 +104,15 @@ class Timeline:
 
     model: str | PathLike | STTForVideoClassification
     processor: STTVideoProcessor | None = None
-    detector: str | FaceDetector = "default"
+    detector: str | Callable[[np.ndarray], Sequence[Face]] | FaceDetector = "default"
+    detect_fps: float | None = None
     tracker: Callable[[], FaceTracker] = FaceTracker
     window_s: float = 2.0
     stride_s: float = 1.0
     min_face_share: float = 0.5
     batch_size: int = 8
     device: str | torch.device | None = None
-    dtype: torch.dtype | None = None
+    dtype: torch.dtype | str | None = None
     crop: FaceCrop = field(init=False)
     scorer: WindowScorer = field(init=False)
 
@@ -117,6 +122,8 @@ class Timeline:
             raise ValueError(
                 f"min_face_share={self.min_face_share} must lie in (0, 1], batch_size={self.batch_size} be at least 1."
             )
+        if self.detect_fps is not None and not self.detect_fps > 0:
+            raise ValueError(f"detect_fps={self.detect_fps} must be more than 0, or None for every frame.")
         model, processor = _load_model(self.model, self.processor, self.dtype)
         if self.device is not None:
             model = model.to(self.device)  # type: ignore[arg-type]
@@ -124,7 +131,7 @@ class Timeline:
             model = model.to("cuda")  # type: ignore[arg-type]
         self.scorer = WindowScorer(model, processor)
         self.crop = _crop_of(model)
-        if isinstance(self.detector, str):
+        if not isinstance(self.detector, FaceDetector):
             self.detector = load_detector(self.detector)
 
     @property
@@ -140,43 +147,81 @@ class Timeline:
             "model": model,
             "classes": self.class_names,
             "face_crop": self.crop.to_dict(),
-            "detector": self.detector if isinstance(self.detector, str) else self.detector.name,
+            "detector": getattr(self.detector, "name", self.detector),
+            "detect_fps": self.detect_fps,
+            "dtype": str(self.scorer.model.dtype).removeprefix("torch."),
             "window_s": self.window_s,
             "stride_s": self.stride_s,
             "min_face_share": self.min_face_share,
         }
 
-    def __call__(self, video: Source, name: str | None = None, live: bool | None = None) -> Iterator[Row]:
+    def __call__(
+        self, video: Source, name: str | None = None, live: bool | None = None, stop: Event | None = None
+    ) -> Iterator[Row]:
         """The rows of a video, in time order, as it is read. See `timeline` for arguments and errors."""
         name = name or (fspath(video) if isinstance(video, str | PathLike) else "frames")
         live = is_live(video) if live is None else live
-        cutter, tracker = WindowCutter(self.window_s, self.stride_s), self.tracker()
+        at_once = 1 if live else self.batch_size
+        # Faces are found in a thread while the model reads those before.
+        windows = in_thread(self._windows(read_frames(video, live), name, stop or Event()), 2 * at_once)
         waiting: list[Window] = []
         damage: DamagedVideoError | None = None
-        frames = read_frames(video, live)
-        while damage is None:
-            try:
-                frame = next(frames)
-            except StopIteration:
-                break
-            except DamagedVideoError as error:
-                damage = error  # told when all that was seen has been
-                break
-            waiting += self._look(frame, cutter, tracker)
-            if len(waiting) >= (1 if live else self.batch_size):
-                yield from self._rows(waiting, name)
-                waiting = []
-        yield from self._rows(waiting + cutter.finish(), name)
+        try:
+            for window in windows:
+                waiting.append(window)
+                if len(waiting) >= at_once:
+                    yield from self._rows(waiting, name)
+                    waiting = []
+        except DamagedVideoError as error:
+            damage = error  # told when all that was seen has been
+        yield from self._rows(waiting, name)
         if damage is not None:
             raise damage
 
-    def _look(self, frame: TimedFrame, cutter: WindowCutter, tracker: FaceTracker) -> list[Window]:
-        """Find and follow the faces of a frame; the windows that end before it."""
-        assert not isinstance(self.detector, str)
-        [faces] = self.detector.detect([frame.image])
-        tracked = tracker.update(frame.time_s, frame.image, faces)
-        sightings = {track: self._sighting(frame, face) for track, face in tracked}
-        return cutter.add(frame, sightings, list(tracker.ended))
+    def _windows(self, frames: Iterator[TimedFrame], name: str, stop: Event) -> Iterator[Window]:
+        """Find and follow faces until the frames end, break off, or are to stop; cut that into windows."""
+        cutter = WindowCutter(self.window_s, self.stride_s)
+        damage: DamagedVideoError | None = None
+        num_frames = num_dropped = 0
+        try:
+            for frame, faces, ended in self._follow(frames):
+                num_frames, num_dropped = num_frames + 1, num_dropped + frame.dropped
+                sightings = {track: self._sighting(frame, face) for track, face in faces.items()}
+                yield from cutter.add(frame, sightings, ended)
+                if stop.is_set():
+                    break
+        except DamagedVideoError as error:
+            damage = error
+        yield from cutter.finish()
+        if num_dropped:
+            logger.warning(
+                "%s: %d of %d frames were dropped, being damaged or, of a live source, too many to be looked at.",
+                *(name, num_dropped, num_frames + num_dropped),
+            )
+        if damage is not None:
+            raise damage
+
+    def _follow(self, frames: Iterator[TimedFrame]) -> Iterator[tuple[TimedFrame, dict[int, Face], list[int]]]:
+        """Each frame, the faces in it by track, and the tracks that ended with it."""
+        assert isinstance(self.detector, FaceDetector)
+        tracker = self.tracker()
+        period_s = 0.9 / self.detect_fps if self.detect_fps else 0.0  # 0.9, for times may be rounded
+        last: TimedFrame | None = None  # that was searched for faces
+        before: dict[int, Face] = {}
+        between: list[TimedFrame] = []
+        for frame in frames:
+            if last is not None and frame.time_s < last.time_s + period_s:
+                between.append(frame)
+                continue
+            [found] = self.detector.detect([frame.image])
+            faces = dict(tracker.update(frame.time_s, frame.image, found))
+            for each in between:
+                share = (each.time_s - last.time_s) / (frame.time_s - last.time_s)  # type: ignore[union-attr]
+                yield each, {id: place_between(before[id], faces[id], share) for id in faces if id in before}, []
+            yield frame, faces, list(tracker.ended)
+            last, before, between = frame, faces, []
+        for each in between:
+            yield each, {}, []
 
     def _sighting(self, frame: TimedFrame, face: Face) -> Sighting:
         crop = None if self.crop.too_small(face) else self.crop(frame.image, face)
@@ -224,7 +269,11 @@ class Timeline:
 
 
 def timeline(
-    video: Source, model: str | PathLike | STTForVideoClassification, live: bool | None = None, **options: Any
+    video: Source,
+    model: str | PathLike | STTForVideoClassification,
+    live: bool | None = None,
+    stop: Event | None = None,
+    **options: Any,
 ) -> Iterator[Row]:
     """Who shows which expression when: the rows of a video, given as it is read, in constant memory.
 
@@ -236,6 +285,7 @@ def timeline(
         model: Folder or name on the Hub of a saved STT, or one that is loaded.
         live: Whether frames come at their own pace and are dropped, and counted, where they can't be kept up with. By
             default, cameras and live addresses are live.
+        stop: Once this event is set, the video ends with the frame at hand: rows up to there follow.
         options: As for [`Timeline`], which is what to use for several videos.
 
     Yields:
@@ -246,7 +296,7 @@ def timeline(
         ValueError: For what is no video, or has no frame; it is named.
         DamagedVideoError: For a video that is cut short or breaks off, after the rows of what could be read.
     """
-    return Timeline(model, **options)(video, live=live)
+    return Timeline(model, **options)(video, live=live, stop=stop)
 
 
 def timeline_frame(video: Source, model: str | PathLike | STTForVideoClassification, **options: Any) -> "pd.DataFrame":
@@ -271,7 +321,7 @@ def timeline_frame(video: Source, model: str | PathLike | STTForVideoClassificat
 
 
 def _load_model(
-    model: Any, processor: STTVideoProcessor | None, dtype: torch.dtype | None
+    model: Any, processor: STTVideoProcessor | None, dtype: torch.dtype | str | None
 ) -> tuple[STTForVideoClassification, STTVideoProcessor]:
     if isinstance(model, STTForVideoClassification):
         if processor is None:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,7 +19,7 @@ from accelerate.state import PartialState
 from tqdm import tqdm
 
 from .rows import Row, Timeline, columns
-from .video import is_live, video_duration
+from .video import stop_on_interrupt, video_duration
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".wmv", ".asf", ".flv", ".ogv", ".mxf"),
@@ -48,6 +49,7 @@ class TableSummary:
         num_videos: Videos asked for.
         num_skipped: Of these, videos that were in the table already.
         num_errors: Of these, videos in the table of errors.
+        states: How many rows of these videos are in each state.
     """
 
     output: Path
@@ -55,6 +57,7 @@ class TableSummary:
     num_videos: int
     num_skipped: int
     num_errors: int
+    states: dict[str, int]
 
 
 def find_videos(paths: Iterable[str | os.PathLike]) -> list[str]:
@@ -74,8 +77,9 @@ def find_videos(paths: Iterable[str | os.PathLike]) -> list[str]:
         if "://" not in path and Path(path).is_dir():
             files = sorted(Path(path).rglob("*"))
             found = [str(f) for f in files if f.suffix.lower() in VIDEO_SUFFIXES and not f.name.startswith(".")]
+            found = [file for file in found if Path(file).is_file()]
         elif path.endswith(".txt") and Path(path).is_file():
-            found = [line.strip() for line in Path(path).read_text().splitlines() if line.strip()]
+            found = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").splitlines() if line.strip()]
         if not found:
             raise ValueError(f"{path} has no video: expected files ending as {' '.join(VIDEO_SUFFIXES)}.")
         videos += found
@@ -83,7 +87,7 @@ def find_videos(paths: Iterable[str | os.PathLike]) -> list[str]:
 
 
 def write_timelines(
-    videos: Sequence[str], timeline: Timeline, output: str | os.PathLike, progress: bool | None = None
+    paths: Iterable[str | os.PathLike], timeline: Timeline, output: str | os.PathLike, progress: bool | None = None
 ) -> TableSummary:
     """Write the rows of many videos as one table: CSV, JSON Lines or Parquet, by the suffix of `output`.
 
@@ -94,7 +98,7 @@ def write_timelines(
     by the next call. A damaged one has its rows up to the damage in the table, and its reason in that of errors.
 
     Args:
-        videos: Paths and addresses, see `find_videos`.
+        paths: Videos as paths and addresses, see `find_videos`.
         timeline: What reads them.
         output: Where to write. Beside it appear its `.errors.csv`, if need be, and its `.settings.json`.
         progress: Whether to show seconds of video done, their rate and the time left; by default in a terminal.
@@ -103,11 +107,13 @@ def write_timelines(
         ValueError: For another suffix, a table that other settings made, or one that this function did not make.
         RuntimeError: For processes that don't know of each other.
     """
+    videos = list(dict.fromkeys(os.fspath(path) for path in paths))
     state = _join_processes(timeline)
     table = _Table(Path(output), timeline)
     table.refuse_other_settings()
     done = table.videos_done()
-    todo = [video for video in videos if video not in done]
+    # What was being read when a run ended comes last: should it have been the cause, it keeps no other from its turn.
+    todo = sorted((v for v in videos if v not in done), key=lambda v: table.unfinished(v).exists())
     state.wait_for_everyone()  # nobody has begun: all see the same videos to be done
     if state.is_main_process:
         table.begin()
@@ -122,8 +128,10 @@ def write_timelines(
     if state.is_main_process:
         table.join_parts(videos)
     state.wait_for_everyone()
-    failed = {record["video"] for record in read_table(table.errors)} & set(videos)
-    return TableSummary(table.output, table.errors, len(videos), len(videos) - len(todo), len(failed))
+    asked = set(videos)
+    failed = {record["video"] for record in read_table(table.errors)} & asked
+    states = Counter(record["state"] for record in read_table(table.output) if record["video"] in asked)
+    return TableSummary(table.output, table.errors, len(videos), len(videos) - len(todo), len(failed), dict(states))
 
 
 def _join_processes(timeline: Timeline) -> PartialState:
@@ -148,22 +156,20 @@ def _join_processes(timeline: Timeline) -> PartialState:
 def _write_part(table: "_Table", timeline: Timeline, video: str, bar: "_Progress") -> bool:
     """Write one video's rows, or why there are none or not all; whether there was an error."""
     part, error_file = table.part(video), table.part(video).with_suffix(".error.json")
-    unfinished = part.with_suffix(".unfinished")
+    unfinished = table.unfinished(video)
     num_rows, reason = 0, None
-    with unfinished.open("w", buffering=1) as file:  # line by line, so that it can be watched
+    # Line by line, so that it can be watched.
+    with unfinished.open("w", buffering=1) as file, stop_on_interrupt(video) as stop:
         try:
-            for row in timeline(video):
-                file.write(_to_json(row.to_dict(timeline.class_names)) + "\n")
+            for row in timeline(video, stop=stop):
+                file.write(to_json(row.to_dict(timeline.class_names)) + "\n")
                 num_rows += 1
                 bar.advance(row)
         except VIDEO_ERRORS as error:
             reason = str(error) or type(error).__name__
-        except KeyboardInterrupt:
-            if not is_live(video):
-                raise
     # The error first: rows that are there are taken for all there is to know.
     if reason is not None:
-        error_file.write_text(_to_json({"video": video, "reason": reason, "rows": num_rows}))
+        _write_whole(error_file, to_json({"video": video, "reason": reason, "rows": num_rows}))
     else:
         error_file.unlink(missing_ok=True)
     if num_rows:
@@ -184,7 +190,7 @@ class _Table:
         self.settings_file = output.with_suffix(".settings.json")
         self.parts = output.with_name(output.name + ".parts")
         self.kinds = columns(timeline.class_names)
-        self.settings = timeline.settings()
+        self.settings = json.loads(to_json(timeline.settings()))  # rounded as it is when it is read again
 
     def refuse_other_settings(self) -> None:
         """Refuse to add rows to a table that was made otherwise: one could not tell them apart."""
@@ -214,17 +220,22 @@ class _Table:
         self.parts.mkdir(parents=True, exist_ok=True)
         for file in self.parts.glob("*.unfinished"):
             file.unlink()
-        self.settings_file.write_text(_to_json(self.settings, indent=2))
+        _write_whole(self.settings_file, to_json(self.settings, indent=2))
 
     def part(self, video: str) -> Path:
         """Where the rows of a video lie until all are joined."""
         return self.parts / (hashlib.sha256(os.fsencode(video)).hexdigest()[:32] + ".jsonl")
 
+    def unfinished(self, video: str) -> Path:
+        """Where they lie while the video is being read."""
+        return self.part(video).with_suffix(".unfinished")
+
     def join_parts(self, videos: Sequence[str]) -> None:
         """Add the parts to the tables of rows and errors, in the order of the videos, and remove them."""
         order = {self.part(video).stem: index for index, video in enumerate(videos)}
         files = sorted(self.parts.iterdir(), key=lambda f: (order.get(f.name.partition(".")[0], len(order)), f.name))
-        parts = [file for file in files if file.suffix == ".jsonl"]
+        joined = {record["video"] for record in read_table(self.output)}  # and then interrupted
+        parts = [file for file in files if file.suffix == ".jsonl" and next(read_table(file))["video"] not in joined]
         rows = chain.from_iterable(map(read_table, parts))
         write_table(self.output, self.kinds, chain(read_table(self.output), rows))
         new = [json.loads(file.read_text()) for file in files if file.name.endswith(".error.json")]
@@ -268,7 +279,14 @@ def write_table(path: Path, kinds: dict[str, type], records: Iterable[Record]) -
                 writer.writeheader()
                 writer.writerows(records)
             else:
-                file.writelines(_to_json(record) + "\n" for record in records)
+                file.writelines(to_json(record) + "\n" for record in records)
+    unfinished.replace(path)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a text file that is there with all of its text, or not at all."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_text(text)
     unfinished.replace(path)
 
 
@@ -283,9 +301,9 @@ def _write_parquet(path: Path, kinds: dict[str, type], records: Iterator[Record]
             writer.write_table(pa.Table.from_pylist(batch, schema))
 
 
-def _to_json(record: Any, indent: int | None = None) -> str:
-    if isinstance(record, dict):
-        record = {name: round(value, 6) if isinstance(value, float) else value for name, value in record.items()}
+def to_json(record: Record, indent: int | None = None) -> str:
+    """A record as JSON, numbers rounded to six digits."""
+    record = {name: round(value, 6) if isinstance(value, float) else value for name, value in record.items()}
     return json.dumps(record, indent=indent, allow_nan=False)
 
 

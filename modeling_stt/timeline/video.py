@@ -1,12 +1,13 @@
 """Frames with their times, one after the other and in constant memory: of files, cameras, streams and iterators."""
 
+import signal
 import threading
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import av
 import numpy as np
@@ -23,6 +24,9 @@ SILENCE_S = 15.0
 
 # Times that go back by less are those of a frame out of place, which is passed over; by more, of a clock begun anew.
 CLOCK_RESTART_S = 1.0
+
+
+Item = TypeVar("Item")
 
 
 class TimedFrame(NamedTuple):
@@ -86,6 +90,26 @@ def is_live(source: Any) -> bool:
     return isinstance(source, str) and (source.startswith(CAMERAS) or _scheme(source) in LIVE_SCHEMES)
 
 
+@contextmanager
+def stop_on_interrupt(source: Any) -> Iterator[threading.Event]:
+    """An event that, for a live source, Ctrl-C sets instead of raising KeyboardInterrupt; the second one raises it."""
+    stop = threading.Event()
+    if not is_live(source) or threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def on_interrupt(*_: Any) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def video_duration(source: Any) -> float:
     """Seconds that a file says it has, without decoding; 0 where it doesn't say, for live sources and bad files."""
     if not isinstance(source, str | PathLike) or is_live(source):
@@ -100,45 +124,63 @@ def video_duration(source: Any) -> float:
 def drop_late(frames: Iterator[TimedFrame], max_waiting: int = 8) -> Iterator[TimedFrame]:
     """Take in frames as they come, in a thread; where more than `max_waiting` wait, the oldest is dropped.
 
-    Every dropped frame is counted in `dropped` of the frame given next, so that none is lost in silence. What `frames`
-    raises is raised here, after the frames before it. The thread ends with the iterator.
+    Every dropped frame is counted in `dropped` of the frame given next, so that none is lost in silence.
     """
-    waiting: deque[TimedFrame] = deque()
+    return in_thread(frames, max_waiting, lambda late, frame: frame._replace(dropped=frame.dropped + late.dropped + 1))
+
+
+def in_thread(
+    items: Iterator[Item], max_waiting: int, merge: Callable[[Item, Item], Item] | None = None
+) -> Iterator[Item]:
+    """Take in items in a thread, ahead of who asks for them.
+
+    Where `max_waiting` wait to be asked for, the thread waits, too; or, given `merge`, the oldest goes, and what
+    `merge` makes of it and the one after takes the place of the latter. What `items` raises is raised here, after the
+    items before it. The thread ends with the iterator.
+    """
+    waiting: deque[Item] = deque()
     ended: list[BaseException | None] = []
     changed, stopped = threading.Condition(), threading.Event()
+
+    def hand_over(item: Item) -> None:
+        with changed:
+            if merge is None:
+                changed.wait_for(lambda: len(waiting) < max_waiting or stopped.is_set())
+            waiting.append(item)
+            if merge is not None and len(waiting) > max_waiting:
+                late = waiting.popleft()
+                waiting[0] = merge(late, waiting[0])
+            changed.notify_all()
 
     def take_in() -> None:
         error: BaseException | None = None
         try:
-            for frame in frames:
+            for item in items:
+                hand_over(item)
                 if stopped.is_set():
                     return
-                with changed:
-                    waiting.append(frame)
-                    if len(waiting) > max_waiting:
-                        late = waiting.popleft()
-                        waiting[0] = waiting[0]._replace(dropped=waiting[0].dropped + late.dropped + 1)
-                    changed.notify()
         except BaseException as raised:  # whatever it is: unheard in this thread, it would leave the other waiting
             error = raised
         with changed:
             ended.append(error)
-            changed.notify()
+            changed.notify_all()
 
-    threading.Thread(target=take_in, name="frames of a live source", daemon=True).start()
+    threading.Thread(target=take_in, name="timeline, running ahead", daemon=True).start()
     try:
         while True:
             with changed:
                 changed.wait_for(lambda: waiting or ended)
-                frame = waiting.popleft() if waiting else None
-            if frame is not None:
-                yield frame
-            elif ended[0] is not None:
-                raise ended[0]
-            else:
-                return
+                if not waiting:
+                    break
+                item = waiting.popleft()
+                changed.notify_all()
+            yield item
+        if ended[0] is not None:
+            raise ended[0]
     finally:
-        stopped.set()
+        with changed:
+            stopped.set()
+            changed.notify_all()
 
 
 class _FrameReader(_VideoReader):

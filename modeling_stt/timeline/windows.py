@@ -128,7 +128,7 @@ class WindowCutter:
         end_s = self._last.time_s + (self._last.duration_s or self._last_step_s)
         windows = list(self._close_before(end_s))
         if not self._index or self._start_s + self.length_s - self.stride_s < end_s - TICK_S:
-            windows += self._cut(end_s)
+            windows += self._cut(end_s, is_last=True)
         return windows
 
     @property
@@ -147,14 +147,14 @@ class WindowCutter:
                 yield Window(start_s, self._start_s - self.stride_s + self.length_s)
             self._forget_before(self._start_s)
 
-    def _cut(self, end_s: float) -> Iterator[Window]:
+    def _cut(self, end_s: float, is_last: bool = False) -> Iterator[Window]:
         start_s = self._start_s
         dropped = [count for time_s, count in self._frames if time_s <= end_s + TICK_S]
         # A track that begins with the last frame begins with the next window. One without a sighting is lost for now.
         tracks = {
             id: [sighting for sighting in track.sightings if sighting.time_s <= end_s + TICK_S]
             for id, track in sorted(self._tracks.items())
-            if dropped and track.first_s < end_s - TICK_S
+            if dropped and (is_last or track.first_s < end_s - TICK_S)
         }
         for id, sightings in tracks.items():
             yield Window(start_s, end_s, id, sightings, len(dropped), sum(dropped))

@@ -154,3 +154,14 @@ def make_timeline(**options: Any) -> Timeline:
 
 def timed(images: Sequence[np.ndarray], fps: int = 25) -> list[tuple[float, np.ndarray]]:
     return [(n / fps, image) for n, image in enumerate(images)]
+
+
+def find_halves(frame: np.ndarray) -> list[Face]:
+    """The detector as a function, for `--detector face_videos:find_halves`."""
+    return HalvesDetector().detect([frame])[0]
+
+
+def save_model(folder: Path, **changes: Any) -> Path:
+    make_model(**({"face_crop": CROP} | changes)).save_pretrained(folder)
+    make_processor().save_pretrained(folder)
+    return folder

@@ -119,7 +119,7 @@ def test_frames_are_rgb(detector, monkeypatch):
 
 def test_larger_weights_are_taken_from_a_file(detector, tmp_path):
     (tmp_path / "other.onnx").write_bytes(faces._bundled_weights())
-    other = load_detector("retinaface", weights=tmp_path / "other.onnx")
+    other = load_detector(str(tmp_path / "other.onnx"))
     frame = draw_faces((240, 320), [(160, 120, 1.0)])
     assert other.name == "retinaface (other.onnx)"
     assert other.detect([frame])[0][0].box == detector.detect([frame])[0][0].box

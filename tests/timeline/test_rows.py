@@ -132,9 +132,9 @@ def test_rows_come_while_the_video_is_read():
     source = ((n / 25, frame) for n in itertools.count() if next(taken) >= 0)
     rows = make_timeline(batch_size=1)(source)
     assert next(rows).start_s == 0
-    assert next(taken) <= 55
     assert next(rows).start_s == 1
-    assert next(taken) <= 85
+    time.sleep(0.3)  # faces are found ahead, but by no more than the windows that may wait
+    assert next(taken) <= 25 * (2 + 4 + 1) + 2
 
 
 def test_a_live_source_that_is_too_fast_loses_frames_that_are_counted():

@@ -1,0 +1,160 @@
+"""`stt timeline`: what goes in and out, exit status included; what it calls is tested beside."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from face_videos import NAMES, make_timeline, save_model, scene, write_sound, write_video
+
+from modeling_stt import cli
+from modeling_stt.timeline import video
+from modeling_stt.timeline.rows import columns
+from modeling_stt.timeline.tables import read_table
+
+ROOT = Path(__file__).parents[2]
+DETECTOR = ["--detector", "face_videos:find_halves"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    write_video(folder / "a.mp4", scene("happy", "", seconds=3))
+    write_video(folder / "b.mp4", scene("", "", seconds=2))
+    return folder
+
+
+def run(*arguments) -> int:
+    return cli.main(["timeline", *map(str, arguments)])
+
+
+def test_rows_are_printed_for_people(model, folder, capsys):
+    assert run(folder, "--model", model, *DETECTOR) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == str(folder / "a.mp4")
+    assert lines[1].split() == ["start", "end", "face", "expression"]
+    start, end, face, expression, *_ = lines[2].split()
+    assert (start, end, face) == ("0.00", "2.00", "0")
+    assert expression in NAMES
+    assert lines[4:] == [str(folder / "b.mp4"), lines[1], "      0.00      2.00     –  no face"]
+
+
+def test_rows_are_printed_for_programs(model, folder, capsys):
+    assert run(folder / "a.mp4", "--model", model, *DETECTOR, "--jsonl", "--stride_s", "2") == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(r["start_s"], r["end_s"], r["state"]) for r in records] == [(0, 2, "face"), (2, 3, "face")]
+    assert list(records[0]) == list(columns(NAMES))
+
+
+def test_rows_are_written_and_gone_on_with(model, folder, tmp_path, capsys):
+    output = tmp_path / "rows.csv"
+    assert run(folder / "a.mp4", "--model", model, *DETECTOR, "--output", output) == 0
+    assert capsys.readouterr().out == f"{output}: 2 rows (2 face) of 1 videos\n"
+    bad = write_sound(tmp_path / "sound.mp4")
+    assert run(folder, bad, "--model", model, *DETECTOR, "--output", output) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        f"{output}: 3 rows (2 face, 1 no face) of 3 videos",
+        "1 of these were there already",
+        f"1 could not be read, or not to the end: see {tmp_path / 'rows.errors.csv'}",
+    ]
+    assert [Path(record["video"]).name for record in read_table(output)] == ["a.mp4", "a.mp4", "b.mp4"]
+
+
+def test_a_bad_video_is_told_and_the_others_printed(model, folder, tmp_path, capsys):
+    bad = write_sound(tmp_path / "sound.mp4")
+    assert run(bad, folder / "b.mp4", "--model", model, *DETECTOR) == 1
+    out, err = capsys.readouterr()
+    assert "sound.mp4 has no video stream" in err
+    assert out.endswith("no face\n")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_options_reach_the_timeline(model, folder, tmp_path, dtype):
+    output = tmp_path / "rows.jsonl"
+    options = ["--window_s", "1", "--stride_s", "0.5", "--min_face_share", "0.7", "--detect_fps", "12.5"]
+    options += ["--batch_size", "2", "--dtype", dtype, "--device", "cpu"]
+    assert run(folder / "a.mp4", "--model", model, *DETECTOR, "--output", output, *options) == 0
+    settings = json.loads((tmp_path / "rows.settings.json").read_text())
+    expected = {"window_s": 1.0, "stride_s": 0.5, "min_face_share": 0.7, "detect_fps": 12.5, "dtype": dtype}
+    assert settings | expected == settings
+    assert settings["detector"] == "find_halves"
+    assert len(list(read_table(output))) == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--stride_s", "3"], "cannot be cut"),
+        (["--detector", "haar"], "Unknown detector 'haar'"),
+        (["--detector", "no_such_module:find"], "No module named 'no_such_module'"),
+        (["--detector", "face_videos:find"], "no function 'find' in face_videos"),
+        (["--detector", "missing.onnx"], "missing.onnx"),
+        (["--output", "rows.xlsx"], "must end in one of"),
+        (["--detect_fps", "0"], "must be more than 0"),
+    ],
+)
+def test_wrong_usage_is_told(model, folder, options, message, capsys):
+    with pytest.raises(SystemExit) as exit:
+        run(folder, "--model", model, *DETECTOR, *options)
+    assert exit.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_many_processes_need_a_table(model, folder, monkeypatch, capsys):
+    """Each would print the rows of all videos."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit):
+        run(folder, "--model", model)
+    assert "--output FILE is needed" in capsys.readouterr().err
+
+
+def test_ctrl_c_while_a_file_is_read_is_its_own_status(model, folder, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("modeling_stt.timeline.Timeline.__call__", interrupt)
+    assert run(folder, "--model", model, *DETECTOR) == 130
+
+
+def test_ctrl_c_ends_a_live_source_with_its_last_rows(model, monkeypatch, capsys):
+    monkeypatch.setattr(video, "is_live", lambda source: True)
+    frames = [(n / 25, image) for n, image in enumerate(scene("happy", "", seconds=30))]
+    read = make_timeline().__class__.__call__
+
+    def camera():
+        for n, frame in enumerate(frames):
+            if n == 60:
+                os.kill(os.getpid(), signal.SIGINT)
+            if n >= 60:
+                threading.Event().wait(0.01)
+            yield frame
+
+    monkeypatch.setattr(
+        "modeling_stt.timeline.Timeline.__call__", lambda self, source, **options: read(self, camera(), **options)
+    )
+    assert run("rtsp://camera", "--model", model, *DETECTOR) == 0
+    last = capsys.readouterr().out.splitlines()[-1].split()
+    assert float(last[0]) >= 1
+    assert 2.4 <= float(last[1]) < 20
+
+
+def test_processes_of_accelerate_launch_share_the_videos(model, folder, tmp_path):
+    output, environment = tmp_path / "rows.csv", os.environ | {"OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes=2"]
+    launch += ["--config_file", str(ROOT / "examples/accelerate/cpu.yaml"), "-m", "modeling_stt.cli", "timeline"]
+    command = [*launch, str(folder), "--model", str(model), "--output", str(output), *DETECTOR]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout == f"{output}: 3 rows (2 face, 1 no face) of 2 videos\n"
+    assert run(folder, "--model", model, "--output", tmp_path / "one.csv", *DETECTOR) == 0
+    assert output.read_text() == (tmp_path / "one.csv").read_text()
