@@ -2,10 +2,11 @@
 
 A video's way: frames with their times (`video`), faces and how they are cropped (`faces`), faces followed over time
 (`tracks`), windows by seconds and the model's scores of them (`windows`), rows (`rows`), tables of many videos
-(`tables`). Finding faces needs the extra: ``pip install 'modeling-stt[timeline]'``.
+(`tables`), pictures (`pictures`). Finding faces needs the extra: ``pip install 'modeling-stt[timeline]'``.
 """
 
 from .faces import Face, FaceCrop, FaceDetector, load_detector
+from .pictures import class_colors, draw_timeline
 from .rows import STATES, Row, Timeline, columns, timeline, timeline_frame
 from .tables import TableSummary, find_videos, write_timelines
 from .tracks import FaceTracker
@@ -22,7 +23,9 @@ __all__ = [
     "TableSummary",
     "TimedFrame",
     "Timeline",
+    "class_colors",
     "columns",
+    "draw_timeline",
     "find_videos",
     "load_detector",
     "read_frames",

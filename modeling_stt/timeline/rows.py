@@ -48,6 +48,8 @@ class Row:
         face_share: Share of the window's frames that have the face, in [0, 1].
         frames_dropped: Frames missing from the window: damaged ones, and of live sources those that came faster than
             they could be looked at.
+        thumbnail: With `Timeline(thumbnails=True)`, the face's picture from the middle of the window, `(S, S, 3)`
+            uint8 RGB, S as the model's `face_crop` says; None where no face can be cut out. Not a column of tables.
     """
 
     video: str
@@ -61,6 +63,7 @@ class Row:
     box: tuple[float, float, float, float] | None = None
     face_share: float = 0.0
     frames_dropped: int = 0
+    thumbnail: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     def to_dict(self, class_names: Sequence[str]) -> dict[str, Any]:
         """One flat record, the same columns in every state: see `columns`."""
@@ -96,6 +99,7 @@ class Timeline:
         batch_size: Windows that go through the model at once. Live sources don't wait for others.
         device: Where the model runs, such as `"cuda"`; by default a GPU if there is one, or where a loaded model is.
         dtype: Precision of a model to load, such as `"bfloat16"`; by default float32.
+        thumbnails: Whether rows carry a picture of the face; 38 kB each where faces are cut to 112 px.
 
     Raises:
         ValueError: For windows that leave out seconds, shares or batches out of range, and a loaded model without
@@ -113,6 +117,7 @@ class Timeline:
     batch_size: int = 8
     device: str | torch.device | None = None
     dtype: torch.dtype | str | None = None
+    thumbnails: bool = False
     crop: FaceCrop = field(init=False)
     scorer: WindowScorer = field(init=False)
 
@@ -159,7 +164,21 @@ class Timeline:
         self, video: Source, name: str | None = None, live: bool | None = None, stop: Event | None = None
     ) -> Iterator[Row]:
         """The rows of a video, in time order, as it is read. See `timeline` for arguments and errors."""
+        for row, _ in self.windows(video, name, live, stop):
+            yield row
+
+    def windows(
+        self, video: Source, name: str | None = None, live: bool | None = None, stop: Event | None = None
+    ) -> Iterator[tuple[Row, Window]]:
+        """The rows of a video, each with the window that it tells of. See `timeline` for arguments and errors."""
         name = name or (fspath(video) if isinstance(video, str | PathLike) else "frames")
+        for windows in self._cut(video, name, live, stop):
+            yield from self._rows(windows, name)
+
+    def _cut(
+        self, video: Source, name: str, live: bool | None = None, stop: Event | None = None
+    ) -> Iterator[list[Window]]:
+        """The windows of a video, as many at a time as the model takes at once; they are not scored."""
         live = is_live(video) if live is None else live
         at_once = 1 if live else self.batch_size
         # Faces are found in a thread while the model reads those before.
@@ -170,11 +189,11 @@ class Timeline:
             for window in windows:
                 waiting.append(window)
                 if len(waiting) >= at_once:
-                    yield from self._rows(waiting, name)
+                    yield waiting
                     waiting = []
         except DamagedVideoError as error:
             damage = error  # told when all that was seen has been
-        yield from self._rows(waiting, name)
+        yield waiting
         if damage is not None:
             raise damage
 
@@ -227,7 +246,7 @@ class Timeline:
         crop = None if self.crop.too_small(face) else self.crop(frame.image, face)
         return Sighting(frame.time_s, face.box, crop)
 
-    def _rows(self, windows: list[Window], name: str) -> Iterator[Row]:
+    def _rows(self, windows: list[Window], name: str) -> Iterator[tuple[Row, Window]]:
         states = [self._state(window) for window in windows]
         scored = [window for window, state in zip(windows, states, strict=True) if state == FACE]
         scores: list[list[float]] = []
@@ -235,7 +254,7 @@ class Timeline:
             scores += self.scorer.logits(scored[first : first + self.batch_size]).softmax(dim=-1).tolist()
         scores.reverse()
         for window, state in zip(windows, states, strict=True):
-            yield self._row(window, name, state, scores.pop() if state == FACE else None)
+            yield self._row(window, name, state, scores.pop() if state == FACE else None), window
 
     def _state(self, window: Window) -> str:
         if not window.num_frames:
@@ -256,6 +275,9 @@ class Timeline:
             row = {"label": label, "scores": by_name, "margin": margin}
         if window.sightings:
             row["box"] = tuple(round(median(edge), 1) for edge in zip(*(s.box for s in window.sightings), strict=True))
+        pictures = [sighting.crop for sighting in window.sightings if sighting.crop is not None]
+        if self.thumbnails and pictures:
+            row["thumbnail"] = pictures[len(pictures) // 2]
         return Row(
             name,
             window.track,
