@@ -145,7 +145,8 @@ def read_frame_files(files: Sequence[str | os.PathLike]) -> torch.Tensor:
     """
     frames: dict[str, torch.Tensor] = {}
     for file in dict.fromkeys(os.fspath(file) for file in files):
-        data = np.fromfile(file, dtype=np.uint8)
+        with io.FileIO(file) as opened:  # np.fromfile takes three times as long, 4 % of decoding a small JPEG
+            data = np.frombuffer(bytearray(opened.read()), dtype=np.uint8)
         try:
             frame = decode_image(torch.from_numpy(data), ImageReadMode.RGB, apply_exif_orientation=True)
         except RuntimeError as error:
