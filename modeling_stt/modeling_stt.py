@@ -139,8 +139,10 @@ class STTBackbone(nn.Module):
             in_channels = width
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        # In this layout CPUs pool 16 times as fast in bfloat16, and the tokens of the feature maps need no copy.
-        frames = frames.contiguous(memory_format=torch.channels_last)
+        # In this layout CPUs pool 16 times as fast in bfloat16, and the tokens of the feature maps need no copy. An
+        # exported program chooses its own layouts; ExecuTorch took this one and gave other answers without a word.
+        if not torch.compiler.is_exporting():
+            frames = frames.contiguous(memory_format=torch.channels_last)
         # The larger of two numbers is the same before and after a rectifier, and here there are four times fewer.
         features = F.relu(self.maxpool(self.bn1(self.conv1(frames))), inplace=True)
         for name in self.stage_names:

@@ -1,0 +1,198 @@
+"""Every code block of the README and of docs/ runs, or says why it does not (how: pages.py).
+
+The text of a block runs as it stands. What makes it quick is around it, in the folder that it runs in:
+
+    demo/           what `make demo` writes, from 35 clips and a model of one block trained for one epoch
+    DFEW/ AFEW/ FERV39k/ MAFW/ my_clips/ videos/ clip.mp4    small made-up data
+    bin/            `python`, `accelerate` and `stt` of this environment; where the words name train.py or
+                    cross_validate.py, the options SMALL (and a tiny model) are appended to them
+    examples/ benchmarks/                                    those of this checkout
+"""
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import afew_trees
+import ferv39k_trees
+import mafw_trees
+import pytest
+from pages import RUN, SHOWN, Block, read_blocks, run_blocks, skip_without_exporters
+from programs import ROOT, TINY_MODEL, run
+
+from dataset_scripts.synthetic_faces import write_synthetic_dfew
+from modeling_stt import DFEW_CLASSES
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SMALL = ["--num_train_epochs=1", "--per_device_train_batch_size=8", "--use_cpu=True", "--dataloader_num_workers=0"]
+
+# A program of the folder bin/: {module} run by this Python, with more options behind those of a training.
+PROGRAM = """#!{python}
+import os, sys
+words = sys.argv[1:]
+scripts = [word for word in words if word.endswith(("examples/train.py", "examples/cross_validate.py"))]
+if scripts:
+    words += {small!r}
+    if "--model" not in words:
+        words += ["--model_config", {model!r}]
+if scripts and scripts[0].endswith("cross_validate.py"):
+    words += ["--folds", "1", "2"]
+os.execv({python!r}, [{python!r}, *{module!r}, *words])
+"""
+PROGRAMS = {
+    "python": [],
+    "python3": [],
+    "accelerate": ["-m", "accelerate.commands.accelerate_cli"],
+    "stt": ["-m", "modeling_stt.cli"],
+}
+
+
+def write_programs(folder: Path) -> None:
+    folder.mkdir()
+    for name, module in PROGRAMS.items():
+        text = PROGRAM.format(python=sys.executable, module=module, small=SMALL, model=json.dumps(TINY_MODEL))
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+
+
+def write_data(folder: Path) -> None:
+    data = write_synthetic_dfew(
+        folder / "demo" / "SyntheticDFEW", num_clips=35, num_frames=16, image_size=112, num_workers=1, progress=False
+    )
+    shutil.copytree(data, folder / "DFEW")
+    afew_trees.write_videos(folder / "AFEW")
+    afew_trees.write_faces(folder / "AFEW")
+    ferv39k_trees.write_ferv39k(folder / "FERV39k")
+    mafw_trees.write_mafw(folder / "MAFW")
+    videos = sorted((data / "Clip" / "original").rglob("*.mp4"))
+    shutil.copy(videos[0], folder / "clip.mp4")
+    (folder / "videos").mkdir()
+    for video in videos[1:3]:
+        shutil.copy(video, folder / "videos")
+    for i, video in enumerate(videos[:20]):
+        name = folder / "my_clips" / ("yes", "no")[i % 2] / f"person{i // 4}_{i}.mp4"
+        name.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(video, name)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that pages run in, as each of them finds it."""
+    folder = tmp_path_factory.mktemp("docs")
+    for name in ("examples", "benchmarks"):
+        (folder / name).symlink_to(ROOT / name)
+    write_programs(folder / "bin")
+    write_data(folder)
+    options = [
+        "--data_dir=demo/SyntheticDFEW",
+        "--output_dir=demo/compact",
+        f"--model_config={json.dumps(TINY_MODEL)}",
+    ]
+    done = run("examples/train.py", "--recipe=examples/recipes/demo.yaml", *options, *SMALL, cwd=folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+@pytest.fixture
+def home(prepared: Path, tmp_path: Path) -> Path:
+    """A copy of that folder, for one page to write in."""
+    return shutil.copytree(prepared, tmp_path / "home", symlinks=True)
+
+
+def blocks_to_run(page: Path) -> list[Block]:
+    return [block for block in read_blocks(page) if block.is_run()]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks_to_run(page)], ids=lambda page: page.stem)
+def test_code_of_a_page_runs(page: Path, home: Path) -> None:
+    if page.stem == "export":
+        skip_without_exporters()
+    blocks = blocks_to_run(page)
+    run_blocks([block for block in blocks if not block.missing()], home)
+    if missing := sorted({name for block in blocks for name in block.missing()}):
+        pytest.skip(f"all ran but the blocks that need {', '.join(missing)}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_block_runs_or_says_why_not_or_is_no_code(page: Path) -> None:
+    for block in read_blocks(page):
+        known = block.language in SHOWN or block.is_run() or (block.language in RUN and len(block.not_run) > 5)
+        assert known, f'{page.name}:{block.line}: a block is one of {RUN} (not-run="why"), or one of {SHOWN}'
+    assert page.read_text().count("```") == 2 * len(read_blocks(page)), f"{page.name}: a fence without its other half"
+
+
+def test_the_readme_prints_what_it_says(home: Path) -> None:
+    blocks = read_blocks(ROOT / "README.md")
+    code = next(i for i, block in enumerate(blocks) if block.language == "python")
+    demo = ROOT / "demo"
+    if (demo / "compact" / "results.json").is_file():
+        shutil.rmtree(home / "demo")
+        (home / "demo").symlink_to(demo)
+    # Trained on another machine, the model may think otherwise of the clip; all else is as printed in the README.
+    shape = re.compile(r"(\S+\.mp4) \['(\w+) \d\.\d\d', '(\w+) \d\.\d\d'\]")
+    printed = shape.fullmatch(run_blocks([blocks[code]], home).splitlines()[-1])
+    promised = shape.fullmatch(blocks[code + 1].code.strip())
+    assert printed and promised
+    assert printed[1] == promised[1]
+    assert {printed[2], printed[3]} <= set(DFEW_CLASSES)
+
+
+def test_make_targets_of_the_readme_exist_and_are_what_ci_runs() -> None:
+    shown = "".join(block.code for block in read_blocks(ROOT / "README.md") if block.not_run)
+    targets = re.findall(r"^make ([\w-]+)", shown, re.MULTILINE)
+    assert targets == ["demo", "test"]
+    for target in targets:
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert re.search(rf"^make {target}$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+
+
+PAGE = """
+```python
+x = 1
+```
+```bash
+test "$(python -c 'print(6 * 7)')" = 42
+echo made > file
+```
+```python
+print(x, open("file").read())
+```
+```python not-run="it would fail"
+raise SystemExit(1)
+```
+```text
+1 made
+```
+"""
+
+
+def test_blocks_of_a_page_run_in_order_in_one_process(tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text(PAGE)
+    write_programs(tmp_path / "bin")
+    blocks = read_blocks(tmp_path / "page.md")
+    assert [block.language for block in blocks] == ["python", "bash", "python", "python", "text"]
+    assert "1 made" in run_blocks([block for block in blocks if block.is_run()], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ("```python\n\nraise KeyError('lost')\n```", r'page.md", line 4, in <module>[\s\S]*lost'),
+        ("```bash\nfalse\ntrue\n```", "returned non-zero exit status 1"),
+        ("```bash exit=1\nfalse\n(exit 2)\ntrue\n```", "returned non-zero exit status 2"),
+        ("```python without=torch,av\nimport torch.nn\n```", "No module named 'torch'"),
+    ],
+    ids=["python", "bash", "status", "without"],
+)
+def test_a_block_that_fails_fails_its_page(block: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text(f"\n{block}\n")
+    with pytest.raises(AssertionError, match=message):
+        run_blocks(read_blocks(tmp_path / "page.md"), tmp_path)
+
+
+def test_words_that_mean_nothing_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text("```bash without=torch\ntrue\n```\n")
+    with pytest.raises(AssertionError, match=r"page.md:1"):
+        read_blocks(tmp_path / "page.md")
