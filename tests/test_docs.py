@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 import afew_trees
+import dfew_trees
 import ferv39k_trees
 import mafw_trees
 import pytest
@@ -62,6 +63,8 @@ def write_data(folder: Path) -> None:
         folder / "demo" / "SyntheticDFEW", num_clips=35, num_frames=16, image_size=112, num_workers=1, progress=False
     )
     shutil.copytree(data, folder / "DFEW")
+    faces = folder / "DFEW" / "Clip" / "clip_224x224"
+    dfew_trees.write_16f(faces.with_name("clip_224x224_16f"), [int(clip.name) for clip in faces.iterdir()])
     afew_trees.write_videos(folder / "AFEW")
     afew_trees.write_faces(folder / "AFEW")
     ferv39k_trees.write_ferv39k(folder / "FERV39k")
@@ -110,7 +113,8 @@ def test_code_of_a_page_runs(page: Path, home: Path) -> None:
     if page.stem == "export":
         skip_without_exporters()
     blocks = blocks_to_run(page)
-    run_blocks([block for block in blocks if not block.missing()], home)
+    printed = run_blocks([block for block in blocks if not block.missing()], home)
+    assert "failed  source" not in printed, "`stt verify` found no clips; its exit status is that of too few, too"
     if missing := sorted({name for block in blocks for name in block.missing()}):
         pytest.skip(f"all ran but the blocks that need {', '.join(missing)}")
 
