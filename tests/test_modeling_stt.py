@@ -482,6 +482,14 @@ def test_the_memory_layout_of_the_frames_changes_neither_features_nor_gradients(
     assert_close(list(backbone.buffers()), list(plain.buffers()))
 
 
+def test_an_exported_program_is_left_its_own_memory_layouts() -> None:
+    """ExecuTorch took channels-last over into its program, and answered something else without a word."""
+    model, clips = tiny_classifier(), make_clips(2)
+    program = torch.export.export(model, (), {"pixel_values": clips}, strict=False)
+    assert torch.channels_last not in {node.kwargs.get("memory_format") for node in program.graph.nodes}
+    assert_close(program.module()(pixel_values=clips).logits, model(clips).logits, atol=1e-5, rtol=1e-4)
+
+
 def test_gradient_checkpointing_changes_neither_loss_nor_gradients_nor_statistics() -> None:
     """With dropout and dropped paths on: the second run of a block must draw what the first drew, and batch norms must
     count it once.

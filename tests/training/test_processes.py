@@ -175,7 +175,7 @@ def test_fsdp_changes_nothing(
     done = launch("fsdp2.yaml", num_processes, "fsdp", folder, **shown)
     assert done.returncode == 0, done.stderr[-3000:]
     outcomes = torch.load(folder / "fsdp.pt", weights_only=False)
-    for name in ("fsdp", "resumed", "cut after forward"):
+    for name in outcomes.keys() - {"bf16"}:
         assert_same(outcomes[name], whole, atol=atol)
     model = STTForVideoClassification.from_pretrained(folder / "fsdp" / "checkpoint-4")
     torch.testing.assert_close(model.state_dict(), whole["weights"], rtol=0, atol=atol)
@@ -275,6 +275,7 @@ def run_fsdp(folder: Path) -> None:
     """Trainings under FSDP2."""
     from accelerate import PartialState
     from accelerate.utils import DistributedType
+    from torch.distributed.fsdp import FSDPModule
 
     if not torch.cuda.is_available():
         os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
@@ -287,6 +288,8 @@ def run_fsdp(folder: Path) -> None:
     # Two steps an epoch: the checkpoint at step 3 lies within the second.
     saved = cut | {"save_strategy": "steps", "save_steps": 1}
     runs = {"fsdp": saved, "resumed": saved, "cut after forward": cut, "bf16": cut | {"bf16": True}}
+    if not hasattr(FSDPModule, "set_reshard_after_forward"):
+        del runs["cut after forward"]  # torch 2.7 cannot be told to
     for name, options in runs.items():
         trainer = make_trainer(rows, folder / name, **options)
         assert trainer.is_fsdp_enabled
