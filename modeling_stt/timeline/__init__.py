@@ -2,9 +2,11 @@
 
 A video's way: frames with their times (`video`), faces and how they are cropped (`faces`), faces followed over time
 (`tracks`), windows by seconds and the model's scores of them (`windows`), rows (`rows`), tables of many videos
-(`tables`), pictures (`pictures`). Finding faces needs the extra: ``pip install 'modeling-stt[timeline]'``.
+(`tables`), pictures (`pictures`,
+`annotated`). Finding faces needs the extra: ``pip install 'modeling-stt[timeline]'``.
 """
 
+from .annotated import write_annotated_video
 from .faces import Face, FaceCrop, FaceDetector, load_detector
 from .pictures import class_colors, draw_timeline
 from .rows import STATES, Row, Timeline, columns, timeline, timeline_frame
@@ -31,5 +33,6 @@ __all__ = [
     "read_frames",
     "timeline",
     "timeline_frame",
+    "write_annotated_video",
     "write_timelines",
 ]

@@ -281,7 +281,7 @@ class _Chart:
         axes.broken_barh(places, (0, 1), facecolor=color, label=parts[0].name, **({"linewidth": 0} | style))
         for (start_s, width_s), part in zip(places, parts, strict=True):
             if names and len(part.name) * LETTER < width_s * self.inches_per_second:
-                ink = "black" if _luminance(color) > 0.2 else "white"
+                ink = ink_on(color)
                 axes.text(
                     start_s + width_s / 2, 0.5, part.name, ha="center", va="center_baseline", fontsize=8, color=ink
                 )
@@ -327,11 +327,7 @@ def _clock(time_s: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-def _rgb(color: str) -> tuple[int, int, int]:
-    return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
-
-
-def _luminance(color: str) -> float:
-    """Relative luminance of `#RRGGBB`, in [0, 1]; on more than 0.18, black is read better than white."""
-    red, green, blue = ((level / 255) ** 2.2 for level in _rgb(color))
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+def ink_on(color: str) -> str:
+    """Whether black or white is read better on `#RRGGBB`: by its relative luminance."""
+    red, green, blue = ((int(color[i : i + 2], 16) / 255) ** 2.2 for i in (1, 3, 5))
+    return "black" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18 else "white"
