@@ -105,8 +105,27 @@ def score(labels: Any, predictions: Any, class_names: Sequence[str]) -> Scores:
     Raises:
         ValueError: As [`confusion_matrix`].
     """
-    names = list(class_names)
-    matrix = confusion_matrix(labels, predictions, len(names))
+    return score_counts(confusion_matrix(labels, predictions, len(class_names)), class_names)
+
+
+def score_counts(counts: Any, class_names: Sequence[str]) -> Scores:
+    """The scores that a confusion matrix comes to.
+
+    Args:
+        counts: `(K, K)` array-like of counts, rows are truth.
+        class_names: Names of the K classes.
+
+    Returns:
+        [`Scores`].
+
+    Raises:
+        ValueError: For what is no such matrix, or one without clips.
+    """
+    names, matrix = list(class_names), np.asarray(counts)
+    if matrix.shape != (len(names),) * 2 or matrix.dtype.kind not in "iu" or matrix.min() < 0 or not matrix.any():
+        raise ValueError(
+            f"Expected counts of {len(names)} × {len(names)} classes, got shape {matrix.shape}, {matrix.dtype}."
+        )
     support = matrix.sum(axis=1)
     recalls = [float(matrix[k, k] / support[k]) if support[k] else None for k in range(len(names))]
     return Scores(

@@ -21,6 +21,7 @@ from .clips import ClipAugment, ClipDataset
 from .metrics import score
 from .results import describe_environment, differences, write_results
 from .trainer import STTTrainer
+from .weights import hash_weights, read_weights
 
 RESULTS_FILE = "results.json"
 RUN_FILE = "run.json"  # what a run was started with; an interrupted one goes on only with the same
@@ -195,6 +196,8 @@ def run_fold(
     }
     trainer.save_model(args.output_dir)
     if trainer.is_world_process_zero():
+        saved = read_weights(str(args.output_dir))
+        results["sha256_of_weights"] = hash_weights(saved) if saved else None  # which weights the scores are of
         write_results(Path(str(args.output_dir)) / RESULTS_FILE, results)
     return FoldRun(trainer, results)
 

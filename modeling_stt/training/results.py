@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .metrics import Scores, score
+from .metrics import Scores, score_counts
 
 _PACKAGES = ("torch", "torchvision", "transformers", "datasets", "accelerate", "av", "numpy")
 
@@ -29,7 +29,7 @@ CODE_FACTS = (*_PACKAGES, "sha256_of_code")
 # What results.json tells of one fold alone. All else is the same in all folds of a cross-validation.
 OF_ONE_FOLD = (
     *("fold", "configuration", "clips", "verification"),
-    *("test", "selected", "last", "train_seconds", "history"),
+    *("test", "selected", "last", "train_seconds", "history", "sha256_of_weights"),
 )
 
 
@@ -272,13 +272,12 @@ def summarize_folds(results: Mapping[int, Mapping[str, Any]], folds: Sequence[in
     _check_alike(ordered)
     tests = [told["test"] for told in ordered.values()]
     counts = np.sum([test["confusion_matrix"] for test in tests], axis=0)
-    truths, predictions = np.indices(counts.shape).reshape(2, -1).repeat(counts.ravel(), axis=1)
     return CrossValidation(
         fold_results=ordered,
         missing=[fold for fold in folds if fold not in ordered],
         war=_mean_of_folds([test["war"] for test in tests]),
         uar=_mean_of_folds([test["uar"] for test in tests]),
-        pooled=score(truths, predictions, tests[0]["class_names"]),
+        pooled=score_counts(counts, tests[0]["class_names"]),
     )
 
 

@@ -1,6 +1,7 @@
 """Starting points: pretrained weights for the backbone, and a trained model's head for other classes."""
 
 import hashlib
+import json
 import os
 import pickle
 import re
@@ -14,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 from torchvision.models import get_weight
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..modeling_stt import STTBackbone, STTForVideoClassification
 
@@ -114,14 +116,38 @@ def set_classes(model: STTForVideoClassification, classes: Sequence[str]) -> Non
     model.config.label2id = {name: i for i, name in enumerate(classes)}
 
 
-def hash_weights(model: nn.Module) -> str:
+def read_weights(folder: str | os.PathLike) -> dict[str, torch.Tensor]:
+    """The weights of a saved model, of one safetensors file or of several; none where the folder has no such file.
+
+    Raises:
+        ValueError: For a damaged file, and where one of several is missing.
+    """
+    folder = Path(folder)
+    index = folder / SAFE_WEIGHTS_INDEX_NAME
+    names = [SAFE_WEIGHTS_NAME] if (folder / SAFE_WEIGHTS_NAME).is_file() else []
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    weights: dict[str, torch.Tensor] = {}
+    for name in names:
+        try:
+            weights |= load_file(folder / name)
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{folder / name} is missing or damaged ({error}): save the model again.") from error
+    return weights
+
+
+def hash_weights(weights: nn.Module | Mapping[str, torch.Tensor]) -> str:
     """A hash of a model's weights, the same wherever they lie: what a run starts from can change under its name.
+
+    Args:
+        weights: A model, or its state dict.
 
     Returns:
         SHA-256 over names, shapes and bytes of all parameters and buffers, in hexadecimal.
     """
+    tensors = weights.state_dict() if isinstance(weights, nn.Module) else weights
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()

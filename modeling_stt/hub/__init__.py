@@ -1,0 +1,7 @@
+"""On the Hub: a trained model published in one commit, with its card, its code and its endpoint's handler."""
+
+from .card import make_card
+from .publish import Publication, PublishError, publish, publish_space
+from .run import TrainedRun, read_run
+
+__all__ = ["Publication", "PublishError", "TrainedRun", "make_card", "publish", "publish_space", "read_run"]
