@@ -318,8 +318,7 @@ def _commit(
         operations = _operations(publication, api.list_repo_files(revision=revision, **where))
         info = api.create_commit(operations=operations, commit_message=message, revision=revision, **where)
     except (*_FAILURES, KeyboardInterrupt) as error:
-        left = _clean_up(api, publication, revision, made, error)
-        raise PublishError(f"Nothing was published: {str(error).strip() or type(error).__name__}\n{left}") from error
+        raise PublishError(_explain(api, publication, revision, made, error)) from error
     return replace(publication, url=info.commit_url, commit=info.oid)
 
 
@@ -351,27 +350,24 @@ def _operations(publication: Publication, there: Iterable[str]) -> list[CommitOp
     return [*adding, *(CommitOperationDelete(name) for name in stale)]
 
 
-def _clean_up(
-    api: HfApi, publication: Publication, revision: str | None, made: list[str], error: BaseException
-) -> str:
-    """Take back what was made for a commit that the Hub refused; tell what is left.
+def _explain(api: HfApi, publication: Publication, revision: str | None, made: list[str], error: BaseException) -> str:
+    """Say what went wrong and what is left; what was made for a commit that the Hub refused is removed.
 
-    Where the connection failed, the empty repository stays: large files that went up are kept with it, and the same
-    command sends only the others.
+    Where the connection failed it stays, empty: large files that went up are kept with it.
     """
+    reason = str(error).strip() or type(error).__name__
+    refused = isinstance(error, ValueError) or (isinstance(error, HfHubHTTPError) and error.response.status_code < 500)
+    if not refused:
+        return (
+            f"Publishing {publication.repo_id} broke off: {reason}\nFiles appear there with the commit at the end, all "
+            "or none. The same command goes on from here, and does not send large files a second time."
+        )
     where: dict[str, Any] = {"repo_id": publication.repo_id, "repo_type": publication.repo_type}
-    if not made:
-        return f"{publication.repo_id} is as it was, if it exists; to try again is safe."
-    if isinstance(error, HfHubHTTPError) and error.response.status_code < 500:
+    left = ""
+    if made:
+        left = f"\nThe {made[0]} that was made for it is removed."
         try:
-            if "repository" in made:
-                api.delete_repo(**where)
-            else:
-                api.delete_branch(branch=str(revision), **where)
-            return f"The {made[0]} made for it was removed."
+            api.delete_repo(**where) if "repository" in made else api.delete_branch(branch=str(revision), **where)
         except _FAILURES:
-            pass  # it stays, and is told of below
-    return (
-        f"The {made[0]} made for it, {publication.repo_id}, is there and empty. The same command goes on from there, "
-        "and does not send large files a second time."
-    )
+            left = f"\nThe {made[0]} that was made for it stays, empty, for it could not be removed."
+    return f"Nothing was published: {reason}{left}"
