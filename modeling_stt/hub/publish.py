@@ -359,8 +359,8 @@ def _explain(api: HfApi, publication: Publication, revision: str | None, made: l
     refused = isinstance(error, ValueError) or (isinstance(error, HfHubHTTPError) and error.response.status_code < 500)
     if not refused:
         return (
-            f"Publishing {publication.repo_id} broke off: {reason}\nFiles appear there with the commit at the end, all "
-            "or none. The same command goes on from here, and does not send large files a second time."
+            f"Publishing {publication.repo_id} broke off: {reason}\nFiles appear there with the commit at the end, "
+            "all or none. The same command goes on from here, and does not send large files a second time."
         )
     where: dict[str, Any] = {"repo_id": publication.repo_id, "repo_type": publication.repo_type}
     left = ""

