@@ -168,6 +168,7 @@ def _dataset_name(results: Mapping[str, Any]) -> str:
 def _eval_results(run: TrainedRun) -> list[EvalResult]:
     """The scores of the weights' own fold and, of a cross-validation, the mean: each named for what it is."""
     results, summary = run.results, run.cross_validation
+    how = ", epoch chosen on the test fold" if results["protocol"]["selection"] == "test" else ""
     measured = [(results["configuration"], "", results["test"]["war"], results["test"]["uar"])]
     if summary:
         measured.append(
@@ -183,7 +184,7 @@ def _eval_results(run: TrainedRun) -> list[EvalResult]:
             dataset_config=part,
             dataset_split="test",
             metric_type=kind,
-            metric_name=f"{name}{of_folds} (%)",
+            metric_name=f"{name}{of_folds}{how} (%)",
             metric_value=_per_cent(value),
         )
         for part, of_folds, war, uar in measured
@@ -228,7 +229,7 @@ def _training_time(folds: list[Mapping[str, Any]]) -> str:
 
 
 def _emissions(run: TrainedRun) -> dict[str, Any] | None:
-    """What codecarbon measured of the run, if it was asked to (`--report_to codecarbon`): grams of CO2 equivalent."""
+    """What codecarbon estimated of the run, if it was asked to (`--report_to codecarbon`): grams of CO2 equivalent."""
     file = run.folder / "emissions.csv"
     if not file.is_file():
         return None
@@ -243,4 +244,4 @@ def _carbon(run: TrainedRun) -> str:
     if emissions is None:
         return "not measured"
     place = emissions["geographical_location"]
-    return f"{emissions['emissions']:g} g CO₂ equivalent, measured by codecarbon{f' in {place}' if place else ''}"
+    return f"{emissions['emissions']:g} g CO₂ equivalent, estimated by codecarbon{f' in {place}' if place else ''}"

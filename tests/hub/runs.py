@@ -75,11 +75,11 @@ def write_run(folder: Path, fold: int = 1, **changes: Any) -> Path:
     return folder
 
 
-def write_folds(folder: Path) -> Path:
+def write_folds(folder: Path, **changes: Any) -> Path:
     """A folder as cross_validate.py leaves it after two of five folds."""
     results = {}
     for fold in COUNTS:
-        written = write_run(folder / f"fold_{fold}", fold) / "results.json"
+        written = write_run(folder / f"fold_{fold}", fold, **changes) / "results.json"
         results[fold] = json.loads(written.read_text())
     write_results(folder / "results.json", summarize_folds(results, range(1, 6)).to_dict())
     return folder

@@ -154,12 +154,14 @@ def test_a_failure_leaves_nothing_half_published_and_the_same_call_goes_on(
         assert len([line for line in hub.requests if line.startswith("PUT /large/")]) == sent_before
 
 
-def test_a_failed_commit_to_what_was_there_leaves_it_as_it_was(finished: Path, hub: HubStandIn) -> None:
+def test_a_failed_commit_to_what_was_there_leaves_it_as_it_was(
+    finished: Path, hub: HubStandIn, tmp_path: Path
+) -> None:
     publish(finished, REPO)
     before = dict(hub.repository(REPO).branches)
     hub.fail("POST .*/commit/", 400)
     with pytest.raises(PublishError, match="The branch that was made for it is removed"):
-        publish(finished, REPO, revision="next")
+        publish(write_run(tmp_path / "other", fold=2), REPO, revision="next")
     assert hub.repository(REPO).branches == before
 
 

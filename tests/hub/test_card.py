@@ -1,0 +1,108 @@
+"""A card as a whole text, and that it claims nothing but what was measured.
+
+After a change of model_card.md: `STT_WRITE_CARDS=1 pytest tests/hub/test_card.py`, and read what changed in cards/.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+from runs import change_results, write_folds, write_run
+
+from dataset_scripts import BUILDERS
+from modeling_stt.hub import make_card, read_run
+from modeling_stt.hub.card import SOURCES
+
+CARDS = Path(__file__).parent / "cards"
+SYNTHETIC: dict[str, Any] = {
+    "synthetic": True,
+    "verification": {"comparable": False, "failed": ["counts: 14 of 14 are not the published ones"], "warning": []},
+}
+
+
+def compare(name: str, card: str) -> None:
+    if os.environ.get("STT_WRITE_CARDS"):
+        (CARDS / name).write_text(card)
+    assert card == (CARDS / name).read_text()
+
+
+def test_card_of_one_fold(tmp_path: Path) -> None:
+    compare("one_fold.md", make_card(read_run(write_run(tmp_path / "run")), "user/stt-dfew"))
+
+
+def test_card_of_some_folds_of_synthetic_faces(tmp_path: Path) -> None:
+    folder = write_folds(tmp_path / "runs", **SYNTHETIC)
+    compare("synthetic_folds.md", make_card(read_run(folder, fold=2), "user/stt-demo"))
+
+
+def card_of(folder: Path, **changes: Any) -> ModelCard:
+    change_results(folder, **changes)
+    return ModelCard(make_card(read_run(folder), "user/stt"))
+
+
+def test_synthetic_numbers_never_go_under_the_name_of_a_real_data_set(tmp_path: Path) -> None:
+    card = card_of(write_run(tmp_path / "run"), **SYNTHETIC)
+    [result] = {(entry.dataset_type, entry.dataset_name) for entry in card.data.eval_results}
+    assert result == ("synthetic-faces", "synthetic faces in the layout of DFEW (drawings; no data of DFEW)")
+    assert "dfew" not in card.data.tags
+    assert "> **Trained and scored on synthetic faces" in card.text
+    assert (card.data.license, "license_name" in card.data.to_dict()) == ("apache-2.0", False)
+
+
+def test_numbers_of_other_data_than_papers_report_on_say_so(tmp_path: Path) -> None:
+    card = card_of(write_run(tmp_path / "run"), verification={"comparable": False, "failed": ["counts: few"]})
+    [name] = {entry.dataset_name for entry in card.data.eval_results}
+    assert name == "a copy of DFEW that differs from the one that papers report on"
+    assert "> **The numbers below are not comparable with papers:**" in card.text
+    assert "the data are **not** those that papers report on. counts: few." in card.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"protocol": {"selection": "test", "selection_means": "best on the test fold", "select_by": "war"}},
+            "WAR, epoch chosen on the test fold (%)",
+        ),
+        ({"verification": None}, "Data check before training (`stt verify`): not made."),
+        ({"train_seconds": None}, "| training time | not known: the run was interrupted and resumed |"),
+        ({"fold": None, "configuration": "default"}, "| split | WAR | UAR |"),
+        ({"data_options": {"frames": "16f"}}, "with the options `{'frames': '16f'}`"),
+        ({"start": {"model": None, "backbone_weights": "ms1m.pth"}}, "- **Start:** backbone weights `ms1m.pth`."),
+    ],
+)
+def test_what_a_run_did_otherwise_is_told(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+    assert told in card_of(write_run(tmp_path / "run"), **changes).content
+
+
+def test_face_crop_and_carbon_are_told_where_they_are_known(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    assert "| carbon | not measured |" in card_of(folder).text
+    (folder / "emissions.csv").write_text("emissions,country_name\n0.0101,Norway\n0.0022,Norway\n")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"face_crop": {"margin": 0.1, "align": True}}))
+    card = card_of(folder)
+    assert "| carbon | 12.3 g CO₂ equivalent, estimated by codecarbon in Norway |" in card.text
+    assert card.data.co2_eq_emissions["emissions"] == 12.3
+    assert "`{'margin': 0.1, 'align': True}`" in card.text
+
+
+def test_results_that_lack_what_a_card_tells_are_refused(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    change_results(folder, recipe={"seed": 1})
+    with pytest.raises(ValueError, match=r"lacks what a card tells: .*compact_weight"):
+        make_card(read_run(folder), "user/stt")
+    change_results(folder, dataset="unheard_of")
+    with pytest.raises(ValueError, match="Nothing is known of the data set unheard_of"):
+        make_card(read_run(folder), "user/stt")
+
+
+def test_every_data_set_is_known_and_has_its_home(tmp_path: Path) -> None:
+    assert set(SOURCES) == set(BUILDERS)
+    for name, source in SOURCES.items():
+        if name != "clip_folder":
+            text = (Path(__file__).parents[2] / "dataset_scripts" / f"{name}.py").read_text()
+            assert f'"{source.url}"' in text
