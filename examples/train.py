@@ -26,6 +26,7 @@ from dataset_scripts import BUILDERS, configurations, load_dataset
 from dataset_scripts.synthetic_faces import MARKER as SYNTHETIC_MARKER
 from dataset_scripts.verify import config_class, own_options, verify
 from modeling_stt import STTConfig, STTForVideoClassification, STTVideoProcessor
+from modeling_stt.timeline import FaceCrop
 from modeling_stt.training import (
     SELECTIONS,
     ClipAugment,
@@ -75,6 +76,13 @@ class RunArguments:
     do_normalize: bool = field(
         default=False,
         metadata={"help": "Normalise frames by ImageNet's mean and spread, as torchvision's weights ask."},
+    )
+    face_crop: str | None = field(
+        default=None,
+        metadata={
+            "help": "JSON file that tells how the clips were cut from their videos, for the model's configuration. "
+            "Default: face_crop.json in the data's folder, which `stt crop` writes, if it is there."
+        },
     )
     smallest_crop: float = field(
         default=0.08, metadata={"help": "Smallest share of a frame that the random crop keeps in training."}
@@ -153,6 +161,15 @@ def build_model(run: RunArguments, classes: list[str]) -> tuple[STTForVideoClass
     return model, processor
 
 
+def note_face_crop(run: RunArguments, config: STTConfig) -> None:
+    """Write into the model's configuration how the faces that it is trained on were cut out, where that is known."""
+    file = Path(run.data_dir).expanduser() / "face_crop.json" if run.face_crop is None else Path(run.face_crop)
+    if run.face_crop is not None or file.is_file():
+        config.face_crop = FaceCrop.from_dict(read_object("face_crop", file.read_text())).to_dict()
+    elif config.face_crop is not None:
+        logger.warning("The clips are taken to be cut as the model's were, %s: give --face_crop.", config.face_crop)
+
+
 def builder_options(run: RunArguments) -> dict[str, Any]:
     """What the data set's builder is asked for, besides its configuration and folder."""
     options, known = read_object("data_options", run.data_options), own_options(config_class(run.dataset))
@@ -223,6 +240,7 @@ def train(arguments: Sequence[str]) -> FoldRun:
         rows = load_rows(run)
         verification = verify_data(run) if run.verify_data and args.process_index == 0 else None
     model, processor = build_model(run, rows["train_rows"].features["label"].names)
+    note_face_crop(run, model.config)
     finished = run_fold(
         model,
         processor,
@@ -237,6 +255,7 @@ def train(arguments: Sequence[str]) -> FoldRun:
         about={
             "dataset": run.dataset,
             "data_options": builder_options(run),
+            "face_crop": model.config.face_crop,
             "synthetic": is_synthetic(rows["train_rows"][0]),
             "fold": run.fold,
             "configuration": configuration(run),

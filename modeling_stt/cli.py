@@ -132,6 +132,56 @@ def _timeline_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def crop(argv: Sequence[str]) -> int:
+    """``stt crop VIDEO…``: 0 where all videos were read to their end, 1 where one was not."""
+    parser = _crop_parser()
+    args = parser.parse_args(argv)
+    num_videos = num_clips = num_errors = 0
+    try:
+        from .timeline import FaceCrop, load_detector, write_crops
+
+        convention = FaceCrop(margin=args.margin, align=args.align, size=args.size, min_side=args.min_side)
+        options = {name: getattr(args, name) for name in ("detect_fps", "min_s", "main_face")}
+        detector = load_detector(args.detector)
+        for video, clips, reason in write_crops(args.videos, args.output, convention, detector, **options):
+            seconds = ", ".join(f"{clip.start_s:.2f} to {clip.end_s:.2f} s" for clip in clips)
+            print(f"{video}: {len(clips)} faces" + (f" ({seconds})" if clips else ""), flush=True)
+            if reason is not None:
+                print(f"{video}: {reason}", file=sys.stderr)
+            num_videos, num_clips, num_errors = num_videos + 1, num_clips + len(clips), num_errors + bool(reason)
+    except (ImportError, OSError, ValueError) as error:
+        parser.error(str(error))
+    print(f"{args.output}: {num_clips} clips of {num_videos} videos, {num_errors} not read, or not to the end")
+    return int(num_errors > 0)
+
+
+def _crop_parser() -> argparse.ArgumentParser:
+    from .timeline.faces import FaceCrop
+
+    usual = FaceCrop()
+    parser = argparse.ArgumentParser(
+        prog="stt crop",
+        description="Make training clips of raw videos: every face that is followed becomes a folder of numbered "
+        "pictures, cut as 'stt timeline' cuts faces. A video DIR/<class>/<video> becomes OUTPUT/<class>/<video>_0 and "
+        "so on, which the data set clip_folder reads; training notes the way of cutting in the model's configuration.",
+        epilog="Exit status: 0 where all videos were read to their end, 1 where one could not be read or is damaged, "
+        "2 for wrong usage. The same command goes on after an interruption.",
+    )
+    add = parser.add_argument
+    add("videos", nargs="+", metavar="VIDEO", help="file, folder of files, or text file that lists some")
+    add("--output", required=True, metavar="DIR", help="folder to write, or to go on with")
+    add("--main_face", action="store_true", help="keep one face of each video, the one that fills most over time")
+    add("--min_s", type=float, default=0.5, help="least seconds of a clip (default: 0.5)")
+    add("--size", type=int, default=usual.size, help=f"side of a picture in pixels (default: {usual.size})")
+    add("--margin", type=float, default=usual.margin, help="what is added around a face, as a share of its side "
+        f"(default: {usual.margin})")  # fmt: skip
+    add("--align", action=argparse.BooleanOptionalAction, default=usual.align, help="turn faces upright")
+    add("--min_side", type=int, default=usual.min_side, help="pixels that a face must have in its video "
+        f"(default: {usual.min_side})")  # fmt: skip
+    _add_detector(parser)
+    return parser
+
+
 def _add_detector(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--detector", default="default", metavar="NAME", help="what finds faces: default; an .onnx "
         "file of a larger RetinaFace; or module:function, your own")  # fmt: skip
@@ -253,6 +303,7 @@ def _publish(parser: argparse.ArgumentParser, publishing: Callable[..., Any], ar
 
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
+    "crop": (crop, "training clips of raw videos, cut to the face as timeline cuts them"),
     "timeline": (timeline, "who shows which expression when: videos, folders, cameras in, rows with seconds out"),
     "publish": (publish, "publish a trained model on the Hugging Face Hub"),
     "publish-space": (publish_space, "publish the page that shows a model in the browser, as a Space"),

@@ -4,12 +4,15 @@ import json
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import afew_trees
 import pytest
 from programs import ROOT, TINY_MODEL, run
 
 from dataset_scripts.synthetic_faces import write_synthetic_dfew
+from modeling_stt import STTConfig
+from modeling_stt.timeline import FaceCrop
 
 TINY = ["--num_train_epochs=2", "--per_device_train_batch_size=8", "--use_cpu=True", "--disable_tqdm=True"]
 LAUNCH = ["-m", "accelerate.commands.launch"]
@@ -181,6 +184,8 @@ def test_own_clips_are_fine_tuned_on_by_the_documented_command(trained: Path, ho
         name = home / "my_clips" / ("yes", "no")[i % 2] / f"person{i // 6}_{i}.mp4"
         name.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(video, name)
+    crop = {"margin": 0.2, "align": True, "size": 40, "min_side": 24}
+    (home / "my_clips" / "face_crop.json").write_text(json.dumps(crop))  # as `stt crop` does
     commands = (ROOT / "docs" / "data.md").read_text().replace("\\\n", " ").splitlines()
     [command] = [line for line in commands if "--dataset clip_folder" in line]
     done = run(
@@ -197,6 +202,33 @@ def test_own_clips_are_fine_tuned_on_by_the_documented_command(trained: Path, ho
     assert results["start"]["model"] == "runs/dfew_fold_1" and len(results["start"]["sha256_of_weights"]) == 64
     assert results["verification"] == {"comparable": None, "failed": [], "warning": []}
     assert results["test"]["num_clips"] == 6, "one person of five"
+    assert results["face_crop"] == crop
+    assert json.loads((home / "runs" / "my_clips" / "config.json").read_text())["face_crop"] == crop
+
+
+@pytest.mark.parametrize(
+    ("own", "in_data", "given", "expected"),
+    [
+        (None, None, None, None),
+        (0.3, None, None, 0.3),  # with a warning
+        (0.3, 0.1, None, 0.1),
+        (None, 0.1, 0.2, 0.2),
+    ],
+)
+def test_the_models_face_crop_is_that_of_its_training(own, in_data, given, expected, tmp_path, monkeypatch, caplog):
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    from train import RunArguments, note_face_crop
+
+    def crop(margin: float | None) -> dict[str, Any] | None:
+        return None if margin is None else FaceCrop(margin=margin).to_dict()
+
+    for margin, name in ((in_data, "face_crop.json"), (given, "given.json")):
+        if margin is not None:
+            (tmp_path / name).write_text(json.dumps(crop(margin)))
+    config = STTConfig(face_crop=crop(own))
+    note_face_crop(RunArguments(str(tmp_path), face_crop=given and str(tmp_path / "given.json")), config)
+    assert config.face_crop == crop(expected)
+    assert ("taken to be cut as the model's" in caplog.text) == (own is not None and in_data is None)
 
 
 def test_finetuning_starts_from_a_trained_model(trained: Path, home: Path, tmp_path: Path) -> None:

@@ -2,11 +2,12 @@
 
 A video's way: frames with their times (`video`), faces and how they are cropped (`faces`), faces followed over time
 (`tracks`), windows by seconds and the model's scores of them (`windows`), rows (`rows`), tables of many videos
-(`tables`), pictures (`pictures`,
-`annotated`). Finding faces needs the extra: ``pip install 'modeling-stt[timeline]'``.
+(`tables`), pictures of rows (`pictures`) and of frames (`annotated`). `crops` makes training clips of the same faces.
+Finding faces needs the extra: ``pip install 'modeling-stt[timeline]'``.
 """
 
 from .annotated import write_annotated_video
+from .crops import FaceClip, write_crops
 from .faces import Face, FaceCrop, FaceDetector, load_detector
 from .pictures import class_colors, draw_timeline
 from .rows import STATES, Row, Timeline, columns, timeline, timeline_frame
@@ -18,6 +19,7 @@ __all__ = [
     "STATES",
     "DamagedVideoError",
     "Face",
+    "FaceClip",
     "FaceCrop",
     "FaceDetector",
     "FaceTracker",
@@ -34,5 +36,6 @@ __all__ = [
     "timeline",
     "timeline_frame",
     "write_annotated_video",
+    "write_crops",
     "write_timelines",
 ]

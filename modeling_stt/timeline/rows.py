@@ -15,8 +15,8 @@ import torch
 
 from ..modeling_stt import STTForVideoClassification
 from ..video_processing_stt import STTVideoProcessor
-from .faces import Face, FaceCrop, FaceDetector, load_detector, place_between
-from .tracks import FaceTracker
+from .faces import Face, FaceCrop, FaceDetector, load_detector
+from .tracks import FaceTracker, follow_faces
 from .video import DamagedVideoError, Source, TimedFrame, in_thread, is_live, read_frames
 from .windows import Sighting, Window, WindowCutter, WindowScorer
 
@@ -199,11 +199,13 @@ class Timeline:
 
     def _windows(self, frames: Iterator[TimedFrame], name: str, stop: Event) -> Iterator[Window]:
         """Find and follow faces until the frames end, break off, or are to stop; cut that into windows."""
+        detector = self.detector
+        assert isinstance(detector, FaceDetector)
         cutter = WindowCutter(self.window_s, self.stride_s)
         damage: DamagedVideoError | None = None
         num_frames = num_dropped = 0
         try:
-            for frame, faces, ended in self._follow(frames):
+            for frame, faces, ended in follow_faces(frames, detector, self.tracker(), self.detect_fps):
                 num_frames, num_dropped = num_frames + 1, num_dropped + frame.dropped
                 sightings = {track: self._sighting(frame, face) for track, face in faces.items()}
                 yield from cutter.add(frame, sightings, ended)
@@ -219,28 +221,6 @@ class Timeline:
             )
         if damage is not None:
             raise damage
-
-    def _follow(self, frames: Iterator[TimedFrame]) -> Iterator[tuple[TimedFrame, dict[int, Face], list[int]]]:
-        """Each frame, the faces in it by track, and the tracks that ended with it."""
-        assert isinstance(self.detector, FaceDetector)
-        tracker = self.tracker()
-        period_s = 0.9 / self.detect_fps if self.detect_fps else 0.0  # 0.9, for times may be rounded
-        last: TimedFrame | None = None  # that was searched for faces
-        before: dict[int, Face] = {}
-        between: list[TimedFrame] = []
-        for frame in frames:
-            if last is not None and frame.time_s < last.time_s + period_s:
-                between.append(frame)
-                continue
-            [found] = self.detector.detect([frame.image])
-            faces = dict(tracker.update(frame.time_s, frame.image, found))
-            for each in between:
-                share = (each.time_s - last.time_s) / (frame.time_s - last.time_s)  # type: ignore[union-attr]
-                yield each, {id: place_between(before[id], faces[id], share) for id in faces if id in before}, []
-            yield frame, faces, list(tracker.ended)
-            last, before, between = frame, faces, []
-        for each in between:
-            yield each, {}, []
 
     def _sighting(self, frame: TimedFrame, face: Face) -> Sighting:
         crop = None if self.crop.too_small(face) else self.crop(frame.image, face)

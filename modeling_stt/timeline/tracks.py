@@ -1,14 +1,15 @@
 """Faces followed over time: who in this frame is who in the last one."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from .faces import Face
+from .faces import Face, FaceDetector, place_between
+from .video import TimedFrame
 
 # A new shot is one whose thumbnail has changed by more than `CUT_CHANGE` of its contrast, and whose edges agree by
 # less than `CUT_EDGES` (their correlation), so that a flash or a fade is none. Measured in 13 real videos at 24 to
@@ -140,6 +141,40 @@ class FaceTracker:
         if distance > reach or large > (1.5 + unseen_s) * small or (was_hidden and unlike > LOOK_GATE):
             return math.inf
         return distance / reach + unlike
+
+
+def follow_faces(
+    frames: Iterable[TimedFrame], detector: FaceDetector, tracker: FaceTracker, detect_fps: float | None = None
+) -> Iterator[tuple[TimedFrame, dict[int, Face], list[int]]]:
+    """Find the faces of frames and follow them.
+
+    Args:
+        frames: In time order.
+        detector: What finds faces.
+        tracker: What follows them.
+        detect_fps: Look for faces in so many frames a second only. In the frames between, a face that was seen before
+            and after is taken to be on the straight line. None to look in every frame.
+
+    Yields:
+        Each frame, the faces in it by track, and the tracks that ended with it.
+    """
+    period_s = 0.9 / detect_fps if detect_fps else 0.0  # 0.9, for times may be rounded
+    last: TimedFrame | None = None  # that was looked at
+    before: dict[int, Face] = {}
+    between: list[TimedFrame] = []
+    for frame in frames:
+        if last is not None and frame.time_s < last.time_s + period_s:
+            between.append(frame)
+            continue
+        [found] = detector.detect([frame.image])
+        faces = dict(tracker.update(frame.time_s, frame.image, found))
+        for each in between:
+            share = (each.time_s - last.time_s) / (frame.time_s - last.time_s)  # type: ignore[union-attr]
+            yield each, {id: place_between(before[id], faces[id], share) for id in faces if id in before}, []
+        yield frame, faces, list(tracker.ended)
+        last, before, between = frame, faces, []
+    for each in between:  # where their faces went is not known
+        yield each, {}, []
 
 
 def assign(cost: np.ndarray, alone: float) -> list[tuple[int, int]]:
