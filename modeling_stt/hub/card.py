@@ -69,16 +69,19 @@ def card_metadata(run: TrainedRun, repo_id: str) -> ModelCardData:
     """The metadata of a run's card: task, tags, licence, and its scores as `model-index`."""
     results, source = run.results, _source(run.results)
     free = results["synthetic"] or not source.restricted
-    licence = {"license": "apache-2.0"} if free else {"license": "other", "license_name": f"terms-of-{_slug(source)}"}
+    licence: dict[str, Any] = (
+        {"license": "apache-2.0"} if free else {"license": "other", "license_name": f"terms-of-{_slug(source)}"}
+    )
     if not free and source.url:
         licence["license_link"] = source.url
+    index: dict[str, Any] = {"model-index": eval_results_to_model_index(repo_id.split("/")[-1], _eval_results(run))}
     return ModelCardData(
         **licence,
         library_name="transformers",
         pipeline_tag="video-classification",
         tags=["stt", "facial-expression-recognition", "synthetic-faces" if results["synthetic"] else _slug(source)],
         co2_eq_emissions=_emissions(run),
-        **{"model-index": eval_results_to_model_index(repo_id.split("/")[-1], _eval_results(run))},
+        **index,
     )
 
 
