@@ -16,6 +16,7 @@ REQUIRES = [
     "datasets>=4",
     "evaluate>=0.4.6",
     "huggingface-hub>=1.31",
+    "jinja2>=3.1",
     "numpy>=2.0",
     "openpyxl>=3.1",
     "pillow>=10.1",
