@@ -109,7 +109,7 @@ def read_blocks(page: Path) -> list[Block]:
     return blocks
 
 
-def run_blocks(blocks: list[Block], folder: Path, timeout: float = 600) -> str:
+def run_blocks(blocks: list[Block], folder: Path, timeout: float = 1200) -> str:
     """Run blocks of one page one after the other in a folder; returns what they print.
 
     Programs of `folder/bin` are found first. AssertionError with the end of all output where a block fails.

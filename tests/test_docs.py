@@ -5,7 +5,7 @@ The text of a block runs as it stands. What makes it quick is around it, in the 
     demo/           what `make demo` writes, from 35 clips and a model of one block trained for one epoch
     DFEW/ AFEW/ FERV39k/ MAFW/ my_clips/ videos/ clip.mp4    small made-up data
     bin/            `python`, `accelerate` and `stt` of this environment; where the words name train.py or
-                    cross_validate.py, the options SMALL (and a tiny model) are appended to them
+                    cross_validate.py, the options SMALL (a tiny model, one fold) are appended to them
     examples/ benchmarks/                                    those of this checkout
 """
 
@@ -39,7 +39,7 @@ if scripts:
     if "--model" not in words:
         words += ["--model_config", {model!r}]
 if scripts and scripts[0].endswith("cross_validate.py"):
-    words += ["--folds", "1", "2"]
+    words += ["--folds", "1"]
 os.execv({python!r}, [{python!r}, *{module!r}, *words])
 """
 PROGRAMS = {
