@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import yaml
+from huggingface_hub import constants
 
 LARGE = (".safetensors", ".png")  # what goes up on its own before the commit, as Git LFS has it
 
@@ -108,6 +109,13 @@ class HubStandIn(AbstractContextManager):
             "HF_HUB_DISABLE_TELEMETRY": "1",
         }
         return told | ({"HF_TOKEN": f"hf_{user}"} if user else {})
+
+    def adopt(self, patch: Any) -> None:
+        """Make this process talk to the stand-in as `user`, by a monkeypatch of pytest."""
+        patch.setattr(constants, "ENDPOINT", self.url)
+        patch.setattr(constants, "HF_HUB_OFFLINE", False)
+        patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        patch.setenv("HF_TOKEN", "hf_user")
 
     def fail(self, pattern: str, status: int | None, times: int = 10**6) -> None:
         self.failures.append(Failure(pattern, status, times))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants, metadata_load
+from huggingface_hub import metadata_load
 from runs import NAMES, change_results, write_folds, write_run
 from safetensors.torch import load_file, save_file
 from standin import HubStandIn
@@ -41,10 +41,7 @@ def run(finished: Path, tmp_path: Path) -> Path:
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubStandIn]:
     """The stand-in, which this process talks to as `user`."""
     with HubStandIn() as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setenv("HF_TOKEN", "hf_user")
+        hub.adopt(monkeypatch)
         yield hub
 
 

@@ -1,0 +1,330 @@
+"""What was published is used by name, as strangers would: in processes of their own that only know the stand-in."""
+
+import base64
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import create_tag
+from runs import write_run
+from standin import HubStandIn
+from timeline.drawn_faces import draw_faces
+from timeline.face_videos import write_sound, write_video
+
+from modeling_stt import STTForVideoClassification, STTVideoProcessor
+from modeling_stt.hub import publish
+
+ROOT = Path(__file__).parents[2]
+PUBLIC, PRIVATE = "user/stt-dfew", "user/stt-private"
+
+# Before anything else in a process of somebody who does not have this package.
+WITHOUT_PACKAGE = """
+import sys
+from importlib.util import find_spec
+# Where it was installed to be edited, a finder of its own leads to it.
+sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in str(finder)]
+sys.path[:] = [path for path in sys.path if "stt" not in path.lower().split("/")]
+assert find_spec("dataset_scripts") is None, find_spec("dataset_scripts")
+"""
+
+STRANGER = """
+import json
+from pathlib import Path
+import torch
+from transformers import AutoConfig, AutoModel, AutoModelForVideoClassification, AutoVideoProcessor, pipeline
+
+public, private, first, card = sys.argv[1:]
+refusals = []
+for name, options in ((public, {"trust_remote_code": False}), (private, {"trust_remote_code": True})):
+    try:
+        AutoConfig.from_pretrained(name, **options)
+    except (OSError, ValueError) as error:
+        refusals.append(str(error))
+
+def logits(name, **options):
+    processor = AutoVideoProcessor.from_pretrained(name, trust_remote_code=True, **options)
+    model = AutoModelForVideoClassification.from_pretrained(name, trust_remote_code=True, **options).eval()
+    with torch.no_grad():
+        return model(**processor("clip.mp4", return_tensors="pt")).logits[0].tolist()
+
+told = {"refusals": refusals, "logits": logits(public), "pinned": logits(public, revision=first)}
+told["tagged"] = logits(public, revision="v1")
+told["private"] = logits(private, token="hf_user")
+told["config"] = AutoConfig.from_pretrained(public, trust_remote_code=True).id2label
+feature = AutoModel.from_pretrained(public, trust_remote_code=True).eval()(
+    **AutoVideoProcessor.from_pretrained(public, trust_remote_code=True)("clip.mp4", return_tensors="pt")
+).pooler_output
+told["feature"] = feature[0].tolist()
+told["answer"] = pipeline("video-classification", model=public, trust_remote_code=True)("clip.mp4", top_k=3)
+told["task_from_card"] = pipeline(model=public, trust_remote_code=True).task
+exec(Path(card).read_text())
+assert "modeling_stt" not in sys.modules
+Path("told.json").write_text(json.dumps(told))
+"""
+
+WITH_PACKAGE = """
+import json, sys
+from pathlib import Path
+from transformers import AutoModel, AutoModelForVideoClassification, AutoVideoProcessor, pipeline
+import modeling_stt
+
+name = sys.argv[1]
+autos = (AutoModel, AutoModelForVideoClassification, AutoVideoProcessor)
+classes = [type(each.from_pretrained(name)) for each in autos]
+told = {"modules": [each.__module__ for each in classes]}
+told["answer"] = pipeline("video-classification", model=name)("clip.mp4", top_k=3)
+Path("told.json").write_text(json.dumps(told))
+"""
+
+# As the platform's toolkit loads a repository's handler, one request after the other; an error becomes an answer.
+PLATFORM = """
+import importlib.util, json
+from pathlib import Path
+
+folder, requests = sys.argv[1:]
+sys.path.insert(0, folder)
+spec = importlib.util.spec_from_file_location("handler.EndpointHandler", Path(folder) / "handler.py")
+handler = importlib.util.module_from_spec(spec)
+sys.modules["handler.EndpointHandler"] = handler
+spec.loader.exec_module(handler)
+answers = []
+endpoint = handler.EndpointHandler(folder)
+from handler import EndpointHandler  # as the documentation shows it
+for request in json.loads(Path(requests).read_text()):
+    if "bytes" in request:
+        request["inputs"] = Path(request.pop("bytes")).read_bytes()
+    for name, value in request.pop("limits", {}).items():
+        setattr(handler, name, value)
+    try:
+        answers.append(endpoint(request))
+    except ValueError as error:
+        answers.append({"error": str(error)})
+import modeling_stt
+assert Path(modeling_stt.__file__).is_relative_to(Path(folder) / "endpoint"), modeling_stt.__file__
+Path("told.json").write_text(json.dumps(answers))
+"""
+
+
+def environment(home: Path, hub: HubStandIn | None, user: str | None = None) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "HF_", "STT_"))}
+    kept |= {"HF_HOME": str(home / "hf"), "OMP_NUM_THREADS": "1"}
+    return kept | (hub.environment(user) if hub else {"HF_HUB_OFFLINE": "1"})
+
+
+def visit(
+    code: str, *arguments: object, home: Path, hub: HubStandIn | None, user: str | None = None, **variables: str
+) -> Any:
+    """What a process told that ran this code far from the repository."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        **{"cwd": home, "env": environment(home, hub, user) | variables, "stdin": subprocess.DEVNULL},
+        **{"capture_output": True, "text": True, "timeout": 300},
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads((home / "told.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[HubStandIn]:
+    with HubStandIn() as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def first_and_now(hub: HubStandIn, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The model of a first commit, and the one that took its place; the latter is also where nobody else sees it."""
+    folder = tmp_path_factory.mktemp("published")
+    runs = {name: write_run(folder / name, fold) for name, fold in (("first", 1), ("now", 2))}
+    done = subprocess.run(
+        [sys.executable, "-m", "modeling_stt.cli", "publish", str(runs["first"]), PUBLIC],
+        **{"cwd": folder, "env": environment(folder, hub, "user") | {"PYTHONPATH": str(ROOT)}, "timeout": 300},
+        **{"capture_output": True, "text": True},
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    first = hub.repository(PUBLIC).branches["main"]
+    assert done.stdout.splitlines()[-1] == f"Published: {hub.url}/{PUBLIC}/commit/{first}"
+    with pytest.MonkeyPatch.context() as patch:
+        hub.adopt(patch)
+        create_tag(PUBLIC, tag="v1")
+        publish(runs["now"], PUBLIC)
+        publish(runs["now"], PRIVATE, private=True)
+    return runs
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    images = [np.full((48, 64, 3), 10 * i, np.uint8) for i in range(20)]
+    return write_video(tmp_path_factory.mktemp("clip") / "clip.mp4", images)
+
+
+def logits(run: Path, clip: Path) -> list[float]:
+    inputs = STTVideoProcessor.from_pretrained(run)(clip, return_tensors="pt")
+    with torch.no_grad():
+        return STTForVideoClassification.from_pretrained(run).eval()(**inputs).logits[0].tolist()
+
+
+def test_by_name_without_the_package(
+    hub: HubStandIn, first_and_now: dict[str, Path], clip: Path, tmp_path: Path
+) -> None:
+    first = next(sha for sha, tree in hub.repository(PUBLIC).commits.items() if "README.md" in tree)
+    card = hub.repository(PUBLIC).files()["README.md"].decode()
+    (tmp_path / "card.py").write_text("\n".join(re.findall(r"```python\n(.*?)```", card, re.DOTALL)))
+    (tmp_path / "clip.mp4").write_bytes(clip.read_bytes())
+    told = visit(WITHOUT_PACKAGE + STRANGER, PUBLIC, PRIVATE, first, "card.py", home=tmp_path, hub=hub)
+    untrusted, hidden = told["refusals"]
+    assert "trust_remote_code=True" in untrusted
+    assert PRIVATE in hidden and "private repository" in hidden
+    now, before = logits(first_and_now["now"], clip), logits(first_and_now["first"], clip)
+    assert now != pytest.approx(before, abs=1e-3)
+    assert told["logits"] == told["private"] == pytest.approx(now, abs=1e-5)
+    assert told["pinned"] == told["tagged"] == pytest.approx(before, abs=1e-5)
+    assert told["config"] == {"0": "happy", "1": "sad", "2": "angry"}
+    assert len(told["feature"]) == 16
+    shares = torch.tensor(now).softmax(0).tolist()
+    assert {row["label"]: row["score"] for row in told["answer"]} == pytest.approx(
+        dict(zip(("happy", "sad", "angry"), shares, strict=True)), abs=1e-5
+    )
+    assert told["task_from_card"] == "video-classification"
+
+
+def test_by_name_with_the_package_no_trust_is_needed(
+    hub: HubStandIn, first_and_now: dict[str, Path], clip: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "clip.mp4").write_bytes(clip.read_bytes())
+    told = visit(WITH_PACKAGE, PUBLIC, home=tmp_path, hub=hub, PYTHONPATH=str(ROOT))
+    assert [module.split(".")[0] for module in told["modules"]] == ["modeling_stt"] * 3
+    assert {row["label"] for row in told["answer"]} == {"happy", "sad", "angry"}
+
+
+@pytest.fixture(scope="module")
+def answers(hub: HubStandIn, first_and_now: dict[str, Path], clip: Path, tmp_path_factory: Any) -> dict[str, Any]:
+    """What the published handler answers to many requests, by their names, in a process as the platform's."""
+    pytest.importorskip("onnxruntime")
+    home = tmp_path_factory.mktemp("platform")
+    for name, content in hub.repository(PUBLIC).files().items():
+        (home / "repository" / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / "repository" / name).write_bytes(content)
+    videos = home / "videos"
+    videos.mkdir()
+    faces = [draw_faces((180, 240), [(120, 90, 0.9 + 0.002 * i)]) for i in range(60)]
+    write_video(videos / "face.mp4", faces, fps=20)
+    write_video(videos / "no_face.mp4", [np.full((96, 128, 3), 90, np.uint8)] * 30)
+    whole = (videos / "face.mp4").read_bytes()
+    write_sound(home / "sound.mp4")
+    text = base64.b64encode(clip.read_bytes()).decode()
+
+    short = {"window_s": 0.5, "stride_s": 0.5}
+
+    def as_text(content: bytes) -> str:
+        return base64.b64encode(content).decode()
+
+    requests: dict[str, dict[str, Any]] = {
+        "bytes": {"bytes": str(clip)},
+        "text": {"inputs": text},
+        "data address": {"inputs": f"data:video/mp4;base64,{text}"},
+        "named": {"inputs": {"video": text}},
+        "top": {"inputs": text, "parameters": {"top_k": 1}},
+        "path": {"inputs": {"path": "face.mp4"}},
+        "rows": {"inputs": {"path": "face.mp4"}, "parameters": {"timeline": True, "top_k": 2}},
+        "windows": {"inputs": {"path": "face.mp4"}, "parameters": {"timeline": True, "window_s": 1, "stride_s": 0.5}},
+        "no face": {"inputs": {"path": "no_face.mp4"}, "parameters": {"timeline": True}},
+        "address": {"inputs": "https://example.org/clip.mp4"},
+        "file address": {"inputs": {"video": "file:///etc/passwd"}},
+        "outside": {"inputs": {"path": "../repository/README.md"}},
+        "no base64": {"inputs": "clip.mp4"},
+        "empty": {"inputs": ""},
+        "no video": {"inputs": as_text(b"no video at all")},
+        "sound": {"inputs": as_text((home / "sound.mp4").read_bytes())},
+        "playlist": {"inputs": as_text(b"#EXTM3U\n#EXTINF:1,\nface.mp4\n#EXT-X-ENDLIST\n")},
+        "half": {"inputs": as_text(whole[: len(whole) // 2])},
+        "no inputs": {"video": text},
+        "other inputs": {"inputs": {"url": text}},
+        "a number": {"inputs": 7},
+        "top 0": {"inputs": text, "parameters": {"top_k": 0}},
+        "unknown": {"inputs": text, "parameters": {"topk": 1}},
+        "timeline text": {"inputs": text, "parameters": {"timeline": "yes"}},
+        "gaps": {"inputs": text, "parameters": {"timeline": True, "window_s": 1, "stride_s": 2}},
+        "long": {"inputs": text, "parameters": short, "limits": {"MAX_SECONDS": 0.5}},
+        "many frames": {"inputs": text, "limits": {"MAX_SECONDS": 600.0, "MAX_FRAMES": 19}},
+        "wide": {"inputs": text, "limits": {"MAX_FRAMES": 100, "MAX_PIXELS": 3071}},
+        "large": {"inputs": text, "limits": {"MAX_PIXELS": 10**7, "MAX_BYTES": 1000}},
+    }
+    (home / "requests.json").write_text(json.dumps(list(requests.values())))
+    told = visit(
+        *(WITHOUT_PACKAGE + PLATFORM, home / "repository", home / "requests.json"),
+        **{"home": home, "hub": None, "STT_VIDEO_FOLDER": str(videos)},
+    )
+    return dict(zip(requests, told, strict=True))
+
+
+def test_handler_scores_a_clip_however_it_comes(
+    answers: dict[str, Any], first_and_now: dict[str, Path], clip: Path
+) -> None:
+    shares = torch.tensor(logits(first_and_now["now"], clip)).softmax(0).tolist()
+    scores = dict(zip(("happy", "sad", "angry"), shares, strict=True))
+    for name in ("bytes", "text", "data address", "named"):
+        assert {row["label"]: row["score"] for row in answers[name]} == pytest.approx(scores, abs=1e-5)
+    assert [row["label"] for row in answers["top"]] == [max(scores, key=scores.__getitem__)]
+    assert len(answers["path"]) == 3
+
+
+def test_handler_tells_who_shows_what_when(answers: dict[str, Any]) -> None:
+    rows = answers["rows"]["rows"]
+    assert answers["rows"]["warning"] is None
+    assert (rows[0]["start_s"], rows[0]["end_s"]) == (0.0, 2.0)
+    assert {row["state"] for row in rows} == {"face"}
+    assert all(len(row["scores"]) == 2 and row["scores"][0]["label"] == row["label"] for row in rows)
+    assert len(answers["windows"]["rows"]) > len(rows)
+    assert {row["state"] for row in answers["no face"]["rows"]} == {"no face"}
+    assert answers["no face"]["rows"][0]["scores"] == []
+
+
+@pytest.mark.parametrize(
+    ("request_name", "told"),
+    [
+        ("address", "Addresses such as 'https://example.org/clip.mp4' are not fetched"),
+        ("file address", "are not fetched"),
+        ("outside", "There is no file ../repository/README.md in the server's folder of videos"),
+        ("no base64", "inputs is no base64"),
+        ("empty", "The video has 0.0 MB"),
+        ("no video", "The file is no video that can be read"),
+        ("sound", "has no video stream"),
+        ("playlist", "The file is no video that can be read"),
+        ("half", "video"),
+        ("no inputs", "this one has no inputs"),
+        ("other inputs", "got dict of ['url']"),
+        ("a number", "got int"),
+        ("top 0", "top_k=0 must be a whole number of at least 1"),
+        ("unknown", "no topk"),
+        ("timeline text", "timeline='yes' must be true or false"),
+        ("gaps", "stride_s=2, window_s=1: expected"),
+        ("long", "expected up to 0.5 and"),
+        ("many frames", "20 frames; expected up to 600 and 19"),
+        ("wide", "64 × 48 pixels; expected up to 3071"),
+        ("large", "MB; expected up to 0 MB"),
+    ],
+)
+def test_handler_refuses_clearly(answers: dict[str, Any], request_name: str, told: str) -> None:
+    assert told in answers[request_name]["error"]
+
+
+def test_handler_reads_no_files_unless_its_keeper_lets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from modeling_stt.hub import handler
+
+    monkeypatch.delenv("STT_VIDEO_FOLDER", raising=False)
+    with pytest.raises(ValueError, match="Paths are refused here"), handler._video_file({"path": "clip.mp4"}):
+        pass
+
+
+def test_the_clip_of_these_tests_is_a_video(clip: Path) -> None:
+    with av.open(str(clip)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 20
