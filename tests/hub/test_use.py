@@ -14,7 +14,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from huggingface_hub import create_tag
+from huggingface_hub import HfApi
 from runs import write_run
 from standin import HubStandIn
 from timeline.drawn_faces import draw_faces
@@ -154,7 +154,7 @@ def first_and_now(hub: HubStandIn, tmp_path_factory: pytest.TempPathFactory) -> 
     assert done.stdout.splitlines()[-1] == f"Published: {hub.url}/{PUBLIC}/commit/{first}"
     with pytest.MonkeyPatch.context() as patch:
         hub.adopt(patch)
-        create_tag(PUBLIC, tag="v1")
+        HfApi().create_tag(PUBLIC, tag="v1")
         publish(runs["now"], PUBLIC)
         publish(runs["now"], PRIVATE, private=True)
     return runs
