@@ -230,6 +230,8 @@ class _Scan(NamedTuple):
 class _VideoReader:
     """The video stream of one file, which is opened anew for every pass: seek() may miss the beginning (MPEG-TS)."""
 
+    timeout: float | None = None  # seconds of silence after which a source is given up
+
     def __init__(self, source: str | BinaryIO, name: str) -> None:
         self.source = source
         self.name = name
@@ -256,7 +258,9 @@ class _VideoReader:
         if not isinstance(self.source, str):
             self.source.seek(0)
         options = {"format_whitelist": CONTAINERS}
-        with av.open(self.source, mode="r", container_options=options, **_ANY_METADATA) as container:
+        with av.open(
+            self.source, mode="r", container_options=options, timeout=self.timeout, **_ANY_METADATA
+        ) as container:
             cover = av.stream.Disposition.attached_pic
             streams = [stream for stream in container.streams.video if not stream.disposition & cover]
             if not streams:

@@ -188,10 +188,11 @@ class _FrameReader(_VideoReader):
 
     def __init__(self, address: str) -> None:
         self.is_live = is_live(address)
-        as_it_is = self.is_live or _scheme(address) in REMOTE_SCHEMES
+        is_remote = _scheme(address) in REMOTE_SCHEMES
+        self.timeout = SILENCE_S if is_remote else None
         if address.startswith(CAMERAS) and not Path(address).exists():
             raise FileNotFoundError(f"There is no camera {address}.")
-        super().__init__(address if as_it_is else _open_source(address), address)
+        super().__init__(address if self.is_live or is_remote else _open_source(address), address)
 
     def frames(self) -> Iterator[TimedFrame]:
         """See `read_frames`."""
