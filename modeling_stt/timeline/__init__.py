@@ -2,11 +2,12 @@
 
 A video's way: frames with their times (`video`), faces and how they are cropped (`faces`), faces followed over time
 (`tracks`), windows by seconds and the model's scores of them (`windows`), rows (`rows`), tables of many videos
-(`tables`), pictures of rows (`pictures`) and of frames (`annotated`). `crops` makes training clips of the same faces.
-Finding faces needs the extra: ``pip install 'modeling-stt[timeline]'``.
+(`tables`), pictures of rows (`pictures`), of frames (`annotated`) and of what the model attends to (`attention`).
+`crops` makes training clips of the same faces. Finding faces needs the extra: ``pip install 'modeling-stt[timeline]'``.
 """
 
 from .annotated import write_annotated_video
+from .attention import Explanation, draw_explanation, explain, explain_clip, explain_window
 from .crops import FaceClip, write_crops
 from .faces import Face, FaceCrop, FaceDetector, load_detector
 from .pictures import class_colors, draw_timeline
@@ -18,6 +19,7 @@ from .video import DamagedVideoError, TimedFrame, read_frames
 __all__ = [
     "STATES",
     "DamagedVideoError",
+    "Explanation",
     "Face",
     "FaceClip",
     "FaceCrop",
@@ -29,7 +31,11 @@ __all__ = [
     "Timeline",
     "class_colors",
     "columns",
+    "draw_explanation",
     "draw_timeline",
+    "explain",
+    "explain_clip",
+    "explain_window",
     "find_videos",
     "load_detector",
     "read_frames",

@@ -18,7 +18,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image, ImageDraw, ImageFont
 
 from ..video_processing_stt import ONE_THREAD
-from .pictures import STATE_EDGE, class_colors, ink_on, middle_of_overlap
+from .pictures import STATE_EDGE, class_colors, end_of_stretch, ink_on
 from .rows import Row, Timeline
 from .video import DamagedVideoError, TimedFrame, _FrameReader, is_live, read_frames
 from .windows import Window
@@ -77,7 +77,8 @@ def _annotate(video: str | PathLike, timeline: Timeline, output: Path) -> Iterat
             try:
                 for row, window in timeline.windows(video):
                     if found and found[0][1].start_s < window.start_s:
-                        annotated.draw_until(_end_of_stretch(found[0][1], window), found)
+                        before = found[0][1].start_s, found[0][1].end_s
+                        annotated.draw_until(end_of_stretch(before, (window.start_s, window.end_s)), found)
                         found = []
                     found.append((row, window))
                     yield row
@@ -89,11 +90,6 @@ def _annotate(video: str | PathLike, timeline: Timeline, output: Path) -> Iterat
         unfinished.unlink(missing_ok=True)
     if damage is not None:
         raise damage
-
-
-def _end_of_stretch(window: Window, following: Window) -> float:
-    cut = middle_of_overlap((window.start_s, window.end_s), (following.start_s, following.end_s))
-    return following.start_s if cut is None else cut
 
 
 class _AnnotatedVideo:

@@ -95,7 +95,7 @@ def draw_timeline(rows: Iterable[Row], class_names: Sequence[str], *, title: str
         chart.draw_panel(number, f"track {track}", [row for row in rows if row.track == track], nobody)
     if not tracks:
         chart.draw_panel(0, "nobody", [], nobody)
-    return chart.figure
+    return chart.page.figure
 
 
 def stretches(windows: Iterable[tuple[float, float]]) -> dict[tuple[float, float], tuple[float, float]]:
@@ -112,6 +112,12 @@ def middle_of_overlap(before: tuple[float, float], after: tuple[float, float]) -
     """Where the drawing of one window gives way to that of the next; None where there is a gap between them."""
     (_, end), (next_start, next_end) = before, after
     return (next_start + min(end, next_end)) / 2 if next_start <= end else None
+
+
+def end_of_stretch(window: tuple[float, float], following: tuple[float, float]) -> float:
+    """Until when a window is what a picture shows, given the next one."""
+    cut = middle_of_overlap(window, following)
+    return following[0] if cut is None else cut
 
 
 def _check_rows(rows: Sequence[Row], class_names: Sequence[str]) -> None:
@@ -177,8 +183,35 @@ def _joined(parts: Iterable[Stretch]) -> list[Stretch]:
     return joined
 
 
+class Page:
+    """A figure laid out in inches from its left top corner, so that what is shown and written in it is known to fit.
+
+    Raises:
+        ImportError: Where matplotlib is missing.
+    """
+
+    def __init__(self, width: float, height: float) -> None:
+        try:
+            from matplotlib.figure import Figure  # not pyplot's, which would keep it and look for a screen
+        except ImportError as error:
+            raise ImportError("Pictures need matplotlib: pip install 'modeling-stt[timeline]'") from error
+        self.width, self.height = width, height
+        self.figure = Figure(figsize=(width, height))
+
+    def axes(self, left: float, top: float, width: float, height: float) -> "Axes":
+        """New axes in this place."""
+        bottom = self.height - top - height
+        return self.figure.add_axes(
+            (left / self.width, bottom / self.height, width / self.width, height / self.height)
+        )
+
+    def write(self, left: float, top: float, text: str, fontsize: float = 10) -> None:
+        """Text whose left top corner is there."""
+        self.figure.text(left / self.width, 1 - top / self.height, text, va="top", fontsize=fontsize)
+
+
 class _Chart:
-    """The figure of a timeline, laid out in inches so that what is written and shown in it is known to fit."""
+    """The page of a timeline's chart."""
 
     def __init__(
         self,
@@ -197,9 +230,9 @@ class _Chart:
         states = [state for state in STATE_HATCHES if any(row.state == state for row in rows)]
         legend_lines = -(-(len(class_names) + len(states)) // LEGEND_COLUMNS)
         self.top = 0.15 + LINE * (title.count("\n") + 1)
-        self.height = self.top + num_panels * (self.panel + PANEL_GAP) + AXIS + LINE * legend_lines
-        self.figure = _new_figure(FIGURE_WIDTH, self.height)
-        self.figure.text(LEFT / FIGURE_WIDTH, 1 - 0.1 / self.height, title, va="top", fontsize=10)
+        height = self.top + num_panels * (self.panel + PANEL_GAP) + AXIS + LINE * legend_lines
+        self.page = Page(FIGURE_WIDTH, height)
+        self.page.write(LEFT, 0.1, title)
         self._draw_legend(states)
 
     @property
@@ -237,13 +270,11 @@ class _Chart:
         handles = [Patch(facecolor=color, label=name) for name, color in self.colors.items()]
         style: dict[str, Any] = {"facecolor": STATE_COLOR, "edgecolor": STATE_EDGE}
         handles += [Patch(hatch=STATE_HATCHES[state], label=state, **style) for state in states]
-        self.figure.legend(handles=handles, loc="lower center", ncols=LEGEND_COLUMNS, frameon=False, fontsize=9)
+        self.page.figure.legend(handles=handles, loc="lower center", ncols=LEGEND_COLUMNS, frameon=False, fontsize=9)
 
     def _axes(self, top: float, height: float) -> "Axes":
         """Axes of this height whose top is so many inches below the figure's; x in seconds."""
-        width = FIGURE_WIDTH - LEFT - RIGHT
-        bottom = (self.height - top - height) / self.height
-        axes = self.figure.add_axes((LEFT / FIGURE_WIDTH, bottom, width / FIGURE_WIDTH, height / self.height))
+        axes = self.page.axes(LEFT, top, FIGURE_WIDTH - LEFT - RIGHT, height)
         axes.set_xlim(self.start_s, self.end_s)
         axes.margins(0)
         return axes
@@ -310,15 +341,6 @@ class _Chart:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda s, _: _clock(s) if in_minutes else f"{s:g}"))
         axes.tick_params(labelsize=8)
         axes.set_xlabel("time in the video " + ("(h:min:s)" if in_minutes else "(seconds)"), fontsize=9)
-
-
-def _new_figure(width: float, height: float) -> "Figure":
-    """An empty figure, in inches; not pyplot's, which would keep it and ask for a screen."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("Pictures need matplotlib: pip install 'modeling-stt[timeline]'") from error
-    return Figure(figsize=(width, height))
 
 
 def _clock(time_s: float) -> str:

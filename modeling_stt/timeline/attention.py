@@ -1,0 +1,346 @@
+"""Where and when the model attends in the clip of one face: its space-time attention maps.
+
+The maps are an attention rollout (Abnar and Zuidema 2020, arXiv:2005.00928), carried over to attention that is divided
+into space and time. From the class token of the last block, which the label is read from, attention is followed back
+through all blocks to the tokens that the backbone made: what a token holds is taken to come, in each attention, half
+from itself (the residual) and half from the tokens that it attends to, by the mean weights of its heads. Where the
+class token is copied to every position or frame and averaged after, as the model does, so is its attention. The result
+is one weight for each position of each frame; they are given as a map for each frame and a weight for each frame.
+
+Attention is no cause: the rollout leaves out values, MLPs and whatever the backbone mixes across the frame, and a
+place that is attended to need not have changed the label.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain, groupby
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ..modeling_stt import STTForVideoClassification, STTVideoClassifierOutput
+from ..video_processing_stt import STTVideoProcessor
+from .pictures import Page, class_colors, end_of_stretch
+from .rows import FACE, Timeline
+from .video import Source
+from .windows import TICK_S, Window
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+
+COLUMNS = 16  # frames in a line
+
+# Inches.
+LEFT, FRAMES, RIGHT, LARGEST_FRAME = 0.75, 10.9, 3.2, 1.2
+TOP, BARS, BELOW_BARS, BOTTOM = 0.45, 0.6, 0.6, 0.45
+BAR_COLOR = "#717581"
+
+CAPTION = (
+    "Attention rollout of the class token over all blocks, mean of the heads.\n"
+    "It shows where the model looks, not why it answers so: attended places need not be causes."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """What the model attends to in one clip of T frames, its map h × w.
+
+    Args:
+        frames: `(T, H, W, 3)` uint8 RGB, as the model saw them.
+        times_s: `(T,)` seconds at which the frames are shown; None for clips without a frame rate.
+        spatial: `(T, h, w)`: how the attention to a frame is spread over it; each map sums to 1.
+        temporal: `(T,)`: how the attention is spread over the frames; sums to 1. The joint weight of a position of a
+            frame is the product of both.
+        scores: A probability for each class by name, in the model's order.
+        name: What was explained: the video, and the track and time of its window.
+    """
+
+    frames: np.ndarray
+    times_s: np.ndarray | None
+    spatial: np.ndarray
+    temporal: np.ndarray
+    scores: dict[str, float]
+    name: str
+
+    @property
+    def label(self) -> str:
+        """The class of the highest score."""
+        return max(self.scores, key=lambda name: self.scores[name])
+
+
+def explain(video: Source, timeline: Timeline, *, at_s: float | None = None, track: int | None = None) -> Explanation:
+    """What the model attends to in a window of a video.
+
+    Args:
+        video: As for `timeline`, but not live. It is read from its beginning, so that tracks have the ids that its
+            rows tell, up to the window. To explain many windows of one video, take them from `Timeline.windows` and
+            give them to `explain_window`.
+        timeline: What reads it. Its model must have been loaded with `attn_implementation="eager"`.
+        at_s: A moment of the video in seconds: the window is explained whose middle is nearest. By default the first
+            window with a face that can be scored.
+        track: Id of the track; by default the largest face in that window.
+
+    Raises:
+        ValueError: For an attention back-end that does not give its weights, or where nothing is scored at that time
+            or of that track; and as `timeline`.
+    """
+    refuse_hidden_attention(timeline.scorer.model)
+    window = _find_window(timeline, video, at_s, track)
+    return explain_window(window, timeline, Path(video).name if isinstance(video, str | PathLike) else "frames")
+
+
+def explain_window(window: Window, timeline: Timeline, name: str = "window") -> Explanation:
+    """What the model attends to in a window, as `Timeline.windows` gives it; see `explain`.
+
+    Raises:
+        ValueError: For a window without a picture of a face, or another attention back-end than "eager".
+    """
+    clip = timeline.scorer.sample(window)
+    pixels = timeline.scorer.pixels(clip)
+    times_s = np.array([sighting.time_s for sighting in clip])
+    told = f"{name}, track {window.track}, {window.start_s:g} to {window.end_s:g} s"
+    return _explain(timeline.scorer.model, timeline.scorer.processor, pixels, times_s, told)
+
+
+def explain_clip(clip: Any, model: STTForVideoClassification, processor: STTVideoProcessor) -> Explanation:
+    """What the model attends to in a clip that is cropped to one face, as those of data sets are.
+
+    Args:
+        clip: One video in any form that the processor takes: a file, a folder of frames, an array.
+        model: A loaded model, with `attn_implementation="eager"`.
+        processor: Its processor, which samples the frames.
+
+    Raises:
+        ValueError: For another attention back-end, and as the processor.
+        FileNotFoundError: For a missing file.
+    """
+    inputs = processor(clip, return_tensors="pt", return_metadata=True)
+    [metadata] = inputs["video_metadata"]
+    times_s = np.array(metadata.frames_indices) / metadata.fps if metadata.fps else None
+    name = Path(clip).name if isinstance(clip, str | PathLike) else "clip"
+    return _explain(model, processor, inputs["pixel_values"][0], times_s, name)
+
+
+def refuse_hidden_attention(model: STTForVideoClassification) -> None:
+    """Raise the model's own error, which says what to do, where its attention back-end does not give its weights.
+
+    Raises:
+        ValueError: For another attention back-end than "eager".
+    """
+    model.stt._attentions_to_record(True)
+
+
+def _find_window(timeline: Timeline, video: Source, at_s: float | None, track: int | None) -> Window:
+    """The window to be explained; nothing is read beyond the one after it."""
+
+    def scored(windows: Sequence[Window]) -> list[Window]:
+        fitting = [window for window in windows if timeline._state(window) == FACE and track in (None, window.track)]
+        return sorted(fitting, key=_face_area, reverse=True)
+
+    whose = "a face" if track is None else f"track {track}"
+    by_time = groupby(chain.from_iterable(timeline._cut(video, str(video), live=False)), key=lambda window: window.start_s)
+    groups = (list(group) for _, group in by_time)
+    if at_s is None:
+        for windows in groups:
+            if scored(windows):
+                return scored(windows)[0]
+        raise ValueError(f"{video} has no window in which {whose} can be scored: there is nothing to explain.")
+    windows = _windows_at(at_s, groups, video)
+    if not scored(windows):
+        seen = ", ".join(
+            timeline._state(window) if window.track is None else f"track {window.track} ({timeline._state(window)})"
+            for window in windows
+        )
+        raise ValueError(f"At {at_s:g} s of {video}, {whose} cannot be scored; there is: {seen}. Choose another time.")
+    return scored(windows)[0]
+
+
+def _windows_at(at_s: float, groups: Iterable[list[Window]], video: Source) -> list[Window]:
+    """The windows of all tracks that a chart draws at this time."""
+    here: list[Window] = []
+    for following in groups:
+        if here and at_s < end_of_stretch(_times(here), _times(following)):
+            break
+        here = following
+    start_s, end_s = _times(here) if here else (0.0, 0.0)
+    if not start_s - TICK_S <= at_s <= end_s + TICK_S:
+        raise ValueError(
+            f"{video} has no frame at {at_s:g} s; next to it there are those from {start_s:g} to {end_s:g} s."
+        )
+    return here
+
+
+def _times(windows: Sequence[Window]) -> tuple[float, float]:
+    return windows[0].start_s, windows[0].end_s
+
+
+def _face_area(window: Window) -> float:
+    left, top, right, bottom = window.sightings[len(window.sightings) // 2].box
+    return (right - left) * (bottom - top)
+
+
+@torch.inference_mode()
+def _explain(
+    model: STTForVideoClassification,
+    processor: STTVideoProcessor,
+    pixels: torch.Tensor,
+    times_s: np.ndarray | None,
+    name: str,
+) -> Explanation:
+    """Explain one clip `(T, 3, H, W)` of the processor's making."""
+    model.eval()
+    outputs = model(pixels[None].to(model.device), output_attentions=True)
+    grid = model.config.feature_grid(*pixels.shape[-2:])
+    weights = attention_rollout(outputs, model.config.attention_order, len(pixels), grid[0] * grid[1])
+    temporal = weights.sum(dim=1)
+    # A frame that is not attended to at all has no map of its own: an even one.
+    spatial = torch.where(temporal[:, None] > 0, weights / temporal[:, None], 1 / weights.shape[1])
+    scores = outputs.logits[0].float().softmax(dim=-1).tolist()
+    return Explanation(
+        frames=_to_pictures(pixels, processor),
+        times_s=times_s,
+        spatial=spatial.unflatten(1, grid).numpy(),
+        temporal=(temporal / temporal.sum()).numpy(),
+        scores=dict(zip(model.config.class_names, scores, strict=True)),
+        name=name,
+    )
+
+
+def attention_rollout(
+    outputs: STTVideoClassifierOutput, attention_order: str, num_frames: int, num_positions: int
+) -> torch.Tensor:
+    """Follow the class token's attention back through all blocks; see the module for how.
+
+    Args:
+        outputs: What the model returns of one clip with `output_attentions=True`.
+        attention_order: The model's.
+        num_frames: T of the clip.
+        num_positions: P of a frame.
+
+    Returns:
+        `(T, P)` float32: the weight of each position of each frame. They sum to 1 less what stays with the class
+        token itself.
+    """
+    kinds = {
+        "space": outputs.spatial_attentions,
+        "time": outputs.temporal_attentions,
+        "joint": outputs.joint_attentions,
+    }
+    steps = [(kind, weights) for kind in attention_order.split("_") if (weights := kinds.get(kind))]
+    token, frames = torch.ones(()), torch.zeros(num_frames, num_positions)
+    for depth in reversed(range(len(steps[0][1]))):
+        for kind, weights in reversed(steps):
+            mean = weights[depth][0].float().mean(dim=-3).cpu()
+            token, frames = _step_back(kind, token, frames, mean)
+    return frames
+
+
+def _step_back(
+    kind: str, token: torch.Tensor, frames: torch.Tensor, weights: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Through one attention, from its outputs to its inputs.
+
+    Args:
+        kind: What its groups are: `"space"`, the frames; `"time"`, the positions; `"joint"`, all in one.
+        token: Weight of the class token, a scalar.
+        frames: `(T, P)` weights of the positions.
+        weights: `(G, L, L)` of each group; one longer than the group where the class token is its first.
+    """
+    groups = {"space": frames, "time": frames.T, "joint": frames.reshape(1, -1)}[kind]
+    has_token = weights.shape[-1] > groups.shape[-1]
+    if has_token:
+        groups = torch.cat([(token / len(groups)).expand(len(groups), 1), groups], dim=1)
+    groups = (groups + torch.einsum("gi,gij->gj", groups, weights)) / 2
+    if has_token:
+        token, groups = groups[:, 0].sum(), groups[:, 1:]
+    return token, (groups.T if kind == "time" else groups).reshape(frames.shape)
+
+
+def _to_pictures(pixels: torch.Tensor, processor: STTVideoProcessor) -> np.ndarray:
+    """The processor's `(T, 3, H, W)` back to `(T, H, W, 3)` uint8."""
+    if processor.do_normalize:
+        mean, std = (torch.tensor(each).view(3, 1, 1) for each in (processor.image_mean, processor.image_std))
+        pixels = pixels * std + mean
+    return (255 * pixels).round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def draw_explanation(explanation: Explanation) -> "Figure":
+    """Draw the frames, where in each the attention lies, how much of it each frame has, and the scores.
+
+    A colour is the same multiple of an even spread in all frames, as the scale beside them tells; the frames beneath
+    are grey. Clips of more than 16 frames take several lines.
+
+    Raises:
+        ImportError: Where matplotlib is missing.
+    """
+    num_frames = len(explanation.frames)
+    columns = min(num_frames, COLUMNS)
+    size = min(FRAMES / columns, LARGEST_FRAME)
+    right = LEFT + max(columns * size, FRAMES / 2)
+    tops = [TOP + line * (2 * size + BARS + BELOW_BARS) for line in range(-(-num_frames // columns) + 1)]
+    page = Page(right + RIGHT, tops.pop() + BOTTOM)
+    page.write(LEFT, 0.12, f"{explanation.label} {max(explanation.scores.values()):.2f}  ·  {explanation.name}")
+    heat = _draw_maps(page, explanation, columns, size, tops)
+    scale = page.axes(LEFT + columns * size + 0.08, TOP + size, 0.1, 0.96 * size)
+    page.figure.colorbar(heat, cax=scale)
+    scale.tick_params(labelsize=7)
+    scale.set_title("× even", fontsize=7, loc="left")
+    for line, top in enumerate(tops):
+        frames = range(num_frames)[line * columns : (line + 1) * columns]
+        bars = page.axes(LEFT, top + 2 * size + 0.08, columns * size, BARS)
+        bars.set_xlim(-0.52, columns - 0.48)
+        _draw_temporal(bars, explanation, frames)
+    _draw_scores(page.axes(right + 1.5, TOP, RIGHT - 1.75, 2 * size + BARS), explanation.scores)
+    page.write(LEFT, page.height - BOTTOM, CAPTION, fontsize=8)
+    return page.figure
+
+
+def _draw_maps(page: Page, explanation: Explanation, columns: int, size: float, tops: Sequence[float]) -> "AxesImage":
+    """Each frame, and below it in grey with its map over it, as multiples of an even spread."""
+    relative = explanation.spatial * explanation.spatial[0].size
+    height, width = explanation.frames.shape[1:3]
+    for i, (frame, relative_map) in enumerate(zip(explanation.frames, relative, strict=True)):
+        left, top = LEFT + i % columns * size, tops[i // columns]
+        plain, grey = (page.axes(left, top + row * size, 0.96 * size, 0.96 * size) for row in (0, 1))
+        plain.imshow(frame)
+        grey.imshow(frame.mean(axis=2), cmap="gray", vmin=0, vmax=255)
+        heat = grey.imshow(
+            relative_map,
+            extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+            interpolation="bicubic",
+            alpha=0.6,
+            cmap="inferno",
+            vmin=relative.min(),
+            vmax=max(relative.max(), relative.min() + 1e-6),
+        )
+        plain.set_axis_off()
+        grey.set_axis_off()
+    return heat
+
+
+def _draw_temporal(axes: "Axes", explanation: Explanation, frames: range) -> None:
+    """Bars of what each of these frames has of the attention, beneath them; the dashed line is an even share."""
+    axes.bar(range(len(frames)), explanation.temporal[frames.start : frames.stop], color=BAR_COLOR, width=0.8)
+    axes.axhline(1 / len(explanation.temporal), color="black", linewidth=0.8, linestyle="--")
+    axes.set_ylim(0, 1.1 * max(explanation.temporal))
+    times_s = explanation.times_s
+    names = [f"{i + 1}" if times_s is None else f"{times_s[i]:.2f}" for i in frames]
+    axes.set_xticks(range(len(frames)), names, fontsize=7)
+    axes.tick_params(axis="y", labelsize=7)
+    axes.set_ylabel("share of\nattention", fontsize=7)
+    unit = "number of the frame" if times_s is None else "seconds"
+    axes.set_xlabel(f"{unit}; the dashed line is an even share", fontsize=7)
+
+
+def _draw_scores(axes: "Axes", scores: dict[str, float]) -> None:
+    colors = class_colors(list(scores))
+    bars = axes.barh(list(scores), list(scores.values()), color=list(colors.values()))
+    axes.bar_label(bars, fmt="%.2f", padding=2, fontsize=7)
+    axes.set(xlim=(0, 1.2), xticks=(0, 0.5, 1))
+    axes.tick_params(labelsize=7)
+    axes.invert_yaxis()
