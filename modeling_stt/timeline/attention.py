@@ -143,7 +143,9 @@ def _find_window(timeline: Timeline, video: Source, at_s: float | None, track: i
         return sorted(fitting, key=_face_area, reverse=True)
 
     whose = "a face" if track is None else f"track {track}"
-    by_time = groupby(chain.from_iterable(timeline._cut(video, str(video), live=False)), key=lambda window: window.start_s)
+    by_time = groupby(
+        chain.from_iterable(timeline._cut(video, str(video), live=False)), key=lambda window: window.start_s
+    )
     groups = (list(group) for _, group in by_time)
     if at_s is None:
         for windows in groups:
