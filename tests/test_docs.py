@@ -127,6 +127,23 @@ def test_every_block_runs_or_says_why_not_or_is_no_code(page: Path) -> None:
     assert page.read_text().count("```") == 2 * len(read_blocks(page)), f"{page.name}: a fence without its other half"
 
 
+def headings(page: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a page."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_of_a_page_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        path, _, anchor = link.partition("#")
+        if ":" in path:
+            continue
+        target = page.parent / path if path else page
+        assert target.exists(), f"{page.name}: {link}"
+        assert not anchor or anchor in headings(target), f"{page.name}: {link}"
+
+
 def test_the_readme_prints_what_it_says(home: Path) -> None:
     blocks = read_blocks(ROOT / "README.md")
     code = next(i for i, block in enumerate(blocks) if block.language == "python")
