@@ -109,10 +109,11 @@ def read_blocks(page: Path) -> list[Block]:
     return blocks
 
 
-def run_blocks(blocks: list[Block], folder: Path, timeout: float = 1200) -> str:
+def run_blocks(blocks: list[Block], folder: Path, timeout: float = 1200, **variables: str) -> str:
     """Run blocks of one page one after the other in a folder; returns what they print.
 
-    Programs of `folder/bin` are found first. AssertionError with the end of all output where a block fails.
+    Programs of `folder/bin` are found first. `variables` are the environment's, beside those of this process.
+    AssertionError with the end of all output where a block fails.
     """
     pieces = []
     for block in blocks:
@@ -123,6 +124,7 @@ def run_blocks(blocks: list[Block], folder: Path, timeout: float = 1200) -> str:
             language, code = "alone", BLOCKED.format(names=block.without) + code
         pieces.append((str(block.page), block.line, language, code))
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "huggingface"), "OMP_NUM_THREADS": "1"}
+    environment |= variables
     environment["PATH"] = os.pathsep.join([str(folder / "bin"), os.environ["PATH"]])
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(

@@ -14,6 +14,7 @@ from programs import ROOT, TINY_MODEL, run
 
 from dataset_scripts import BUILDERS, folds
 from dataset_scripts.synthetic_faces import write_synthetic_dfew
+from modeling_stt.hub import publish
 
 EXAMPLES = ROOT / "examples"
 FOLDS = ["--folds", "1", "2"]
@@ -115,6 +116,12 @@ def test_folds_are_put_together_and_the_missing_ones_named(unbroken: tuple[Path,
     assert "synthetic faces as dfew, 2 of 5 folds, missing: 3, 4, 5" in printed
     assert "validation set cut from the training fold" in printed.split("2 of 5 folds")[1]
     assert (folder / "confusion.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_it_leaves_can_be_published(unbroken: tuple[Path, str]) -> None:
+    files = publish(unbroken[0], "user/stt", fold=2, dry_run=True).files
+    assert files["model.safetensors"] == unbroken[0] / "fold_2" / "model.safetensors"
+    assert b"2 of 5 folds, missing: 3, 4, 5" in files["README.md"]
 
 
 def test_a_fold_after_another_is_as_if_run_alone(unbroken: tuple[Path, str], options: list[str], home: Path) -> None:

@@ -12,6 +12,7 @@ from programs import ROOT, TINY_MODEL, run
 
 from dataset_scripts.synthetic_faces import write_synthetic_dfew
 from modeling_stt import STTConfig
+from modeling_stt.hub import publish
 from modeling_stt.timeline import FaceCrop
 
 TINY = ["--num_train_epochs=2", "--per_device_train_batch_size=8", "--use_cpu=True", "--disable_tqdm=True"]
@@ -55,6 +56,13 @@ def test_train_writes_model_results_and_picture(trained: Path) -> None:
     assert results["start"] == {"model": None, "backbone_weights": None, "sha256_of_weights": None}
     assert (trained / "confusion.png").read_bytes().startswith(b"\x89PNG")
     assert {"model.safetensors", "modeling_stt.py", "video_processing_stt.py"} <= {p.name for p in trained.iterdir()}
+
+
+def test_what_train_leaves_can_be_published(trained: Path) -> None:
+    files = publish(trained, "user/stt", dry_run=True).files
+    assert files["model.safetensors"] == trained / "model.safetensors"
+    assert b"> **Trained and scored on synthetic faces" in files["README.md"]
+    assert str(trained.parents[1]).encode() not in files["results.json"] + files["README.md"]
 
 
 def test_defaults_are_those_of_the_written_recipe(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

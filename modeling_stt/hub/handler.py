@@ -32,6 +32,7 @@ MAX_SECONDS = 600.0
 MAX_FRAMES = 60 * 600
 MAX_PIXELS = 4096 * 2160
 MIN_STRIDE_S = 0.2
+ROW = ("track", "start_s", "end_s", "state", "label", "margin", "box", "face_share", "frames_dropped")
 PARAMETERS = {"top_k": 5, "timeline": False, "window_s": 2.0, "stride_s": 1.0}
 
 
@@ -90,7 +91,7 @@ class EndpointHandler:
         warning = None
         try:
             for row in timeline(video):
-                told = {name: value for name, value in vars(row).items() if name not in ("video", "scores")}
+                told = {name: getattr(row, name) for name in ROW}
                 rows.append(told | {"scores": _best(row.scores or {}, parameters["top_k"])})
         except DamagedVideoError as error:
             warning = f"The rows end where the video does: {error}"
