@@ -202,7 +202,10 @@ def configuration(run: RunArguments) -> str:
 
 def load_rows(run: RunArguments) -> dict[str, Any]:
     """The training and the test fold, and the validation set of a data set that has both."""
-    rows: Any = load_dataset(run.dataset, configuration(run), data_dir=run.data_dir, **builder_options(run))
+    try:
+        rows: Any = load_dataset(run.dataset, configuration(run), data_dir=run.data_dir, **builder_options(run))
+    except (OSError, ValueError) as error:  # of the copy on disk: the builders say what is wrong with it
+        raise SystemExit(str(error)) from error
     counted = [clip for part in rows.values() for clip in zip(part["clip_id"], part["num_frames"], strict=True)]
     if empty := [clip_id for clip_id, num_frames in counted if not num_frames]:
         raise SystemExit(

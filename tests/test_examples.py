@@ -101,6 +101,7 @@ def test_train_says_what_is_missing_of_the_data(tmp_path: Path) -> None:
     done = run("examples/train.py", *TINY, "--fold=1", f"--data_dir={tmp_path}", f"--output_dir={tmp_path / 'run'}")
     assert done.returncode != 0
     assert str(tmp_path) in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
 
 
 def test_predict_names_expressions_and_survives_bad_videos(trained: Path, home: Path, tmp_path: Path) -> None:
