@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 FACE, NO_FACE, TOO_SMALL, LOST, NO_FRAMES = "face", "no face", "face too small", "lost", "no frames"
 STATES = (FACE, NO_FACE, TOO_SMALL, LOST, NO_FRAMES)
 
+FRAMES_AHEAD = 3  # decoded before they are asked for; of a large video each takes much memory
+
 logger = logging.getLogger(__name__)
 
 
@@ -181,8 +183,11 @@ class Timeline:
         """The windows of a video, as many at a time as the model takes at once; they are not scored."""
         live = is_live(video) if live is None else live
         at_once = 1 if live else self.batch_size
-        # Faces are found in a thread while the model reads those before.
-        windows = in_thread(self._windows(read_frames(video, live), name, stop or Event()), 2 * at_once)
+        frames = read_frames(video, live)
+        if not live:
+            frames = in_thread(frames, FRAMES_AHEAD)
+        # While frames are decoded in one thread, faces are found in a second, and the model reads those before in this.
+        windows = in_thread(self._windows(frames, name, stop or Event()), 2 * at_once)
         waiting: list[Window] = []
         damage: DamagedVideoError | None = None
         try:
