@@ -6,7 +6,7 @@
 - speed: a minute of video, 640×360, 25 fps, one face, windows of 2 s every second, as a multiple of real time;
 - stages: what a second of that video costs, stage by stage, on one thread;
 - sharing: logits and time of the model with the backbone's maps shared between windows, and without;
-- memory: peak of a process that reads an hour, and of one that reads a minute (160×120, 10 fps).
+- memory: peak of a process that reads an hour, and of one that reads a minute (160×120, 5 fps).
 
 The face is drawn (`dataset_scripts.synthetic_faces`), and the models have random weights: neither changes the time.
 Needs the extra `timeline`. Run it on a machine with nothing else to do.
@@ -41,7 +41,7 @@ MODELS: dict[str, tuple[dict[str, Any], torch.dtype]] = {
     "full size, float32": ({}, torch.float32),
     "small, float32": (SMALL | {"num_frames": 8}, torch.float32),
 }
-DETECT_FPS = (None, 12.5)
+DETECT_FPS = (None, 15)
 
 
 def make_model(name: str) -> tuple[STTForVideoClassification, STTVideoProcessor]:
@@ -173,7 +173,7 @@ def time_scorer(scorer: WindowScorer, windows: list[Window]) -> float:
     return time.perf_counter() - began
 
 
-def measure_sharing(video: Path, seconds: int = 18) -> dict[str, Any]:
+def measure_sharing(video: Path, seconds: int = 10) -> dict[str, Any]:
     """Logits and time with the backbone's maps shared between windows, and without."""
     frames = [frame for frame, _ in zip(read_frames(video), range(25 * seconds + 1), strict=False)]
     detector, crop = load_detector(), FaceCrop()
@@ -184,7 +184,7 @@ def measure_sharing(video: Path, seconds: int = 18) -> dict[str, Any]:
         scorers = {share: WindowScorer(model, processor, share_maps=share) for share in (True, False)}
         logits = {share: scorer.logits(cut_windows(crops)) for share, scorer in scorers.items()}
         times: dict[bool, list[float]] = {True: [], False: []}
-        for _ in range(3):  # in turn, so that a machine that slows down slows both
+        for _ in range(2):  # in turn, so that a machine that slows down slows both
             for share, scorer in scorers.items():
                 times[share].append(time_scorer(scorer, cut_windows(crops)))
         difference = (logits[True] - logits[False]).abs().max().item()
@@ -207,7 +207,7 @@ def read_alone(video: str) -> None:
 
 def measure_memory(folder: Path) -> dict[str, Any]:
     """Peak memory of reading an hour, and a minute."""
-    minute = write_video(folder / "minute.mp4", 160, 120, 10, 60, 110)
+    minute = write_video(folder / "minute.mp4", 160, 120, 5, 60, 110)
     videos = {"a minute": minute, "an hour": write_loop(folder / "hour.mp4", minute, 60)}
     found: dict[str, Any] = {}
     for name, video in videos.items():
