@@ -5,6 +5,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 if TYPE_CHECKING:
@@ -121,8 +122,7 @@ def _timeline_parser() -> argparse.ArgumentParser:
     add("--output", metavar="FILE", help="table to write or go on with: .csv, .jsonl or .parquet; else rows are "
         "printed as they come")  # fmt: skip
     add("--jsonl", action="store_true", help="print rows as JSON Lines")
-    add("--window_s", type=float, default=2.0, help="seconds that are judged at once (default: 2)")
-    add("--stride_s", type=float, default=1.0, help="seconds from one such window to the next (default: 1)")
+    _add_windows(parser)
     add("--min_face_share", type=float, default=0.5, help="least share of a window's frames with the face (0.5)")
     add("--batch_size", type=int, default=8, help="windows that go through the model at once (default: 8)")
     add("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="precision of the model; "
@@ -180,6 +180,59 @@ def _crop_parser() -> argparse.ArgumentParser:
         f"(default: {usual.min_side})")  # fmt: skip
     _add_detector(parser)
     return parser
+
+
+def explain(argv: Sequence[str]) -> int:
+    """``stt explain VIDEO``: 0 where the picture was written."""
+    parser = _explain_parser()
+    args = parser.parse_args(argv)
+    if not args.output.parent.is_dir():
+        parser.error(f"--output {args.output}: there is no folder {args.output.parent}.")
+    if args.clip and (args.at is not None or args.track is not None):
+        parser.error("--clip explains all of a clip that shows one face: it goes with neither --at nor --track.")
+    try:
+        from .timeline import Timeline, draw_explanation, explain_clip
+        from .timeline import explain as explain_window_of
+        from .timeline.rows import load_model
+
+        model, processor = load_model(args.model)
+        model.set_attn_implementation("eager")  # no other gives its weights
+        if args.clip:
+            explanation = explain_clip(args.video, model, processor)
+        else:
+            options = {name: getattr(args, name) for name in ("window_s", "stride_s", "detector", "detect_fps")}
+            reader = Timeline(model, processor=processor, **options)
+            explanation = explain_window_of(args.video, reader, at_s=args.at, track=args.track)
+        draw_explanation(explanation).savefig(args.output)
+    except (ImportError, OSError, ValueError) as error:
+        parser.error(str(error))
+    print(f"{explanation.name}: {explanation.label} {explanation.scores[explanation.label]:.2f}; see {args.output}")
+    return 0
+
+
+def _explain_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="stt explain",
+        description="Draw what the model attends to in a window of a video: where in its frames, and in which frames. "
+        "Attention is no cause: it tells where the model looks, not why it answers so.",
+    )
+    add = parser.add_argument
+    add("video", metavar="VIDEO", help="file, or http address of one; with --clip a folder of frames, too")
+    add("--model", required=True, help="folder of a trained STT, or its name on the Hub")
+    add("--output", required=True, type=Path, metavar="FILE", help="picture to write, such as attention.png or .svg")
+    add("--at", type=float, metavar="SECONDS", help="moment of the video; by default the first with a face")
+    add("--track", type=int, metavar="N", help="whose face, by the number in the rows of 'stt timeline'; by default "
+        "the largest")  # fmt: skip
+    add("--clip", action="store_true", help="VIDEO is cropped to one face, as those of data sets: explain all of it")
+    _add_windows(parser)
+    _add_detector(parser)
+    return parser
+
+
+def _add_windows(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--window_s", type=float, default=2.0, help="seconds that are judged at once (default: 2)")
+    add("--stride_s", type=float, default=1.0, help="seconds from one such window to the next (default: 1)")
 
 
 def _add_detector(parser: argparse.ArgumentParser) -> None:
@@ -305,6 +358,7 @@ def _publish(parser: argparse.ArgumentParser, publishing: Callable[..., Any], ar
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "crop": (crop, "training clips of raw videos, cut to the face as timeline cuts them"),
     "timeline": (timeline, "who shows which expression when: videos, folders, cameras in, rows with seconds out"),
+    "explain": (explain, "where and when the model attends to a face, as a picture"),
     "publish": (publish, "publish a trained model on the Hugging Face Hub"),
     "publish-space": (publish_space, "publish the page that shows a model in the browser, as a Space"),
     "verify": (verify, "check your copy of a data set against what is published of it"),

@@ -3,7 +3,8 @@
 A video's way: frames with their times (`video`), faces and how they are cropped (`faces`), faces followed over time
 (`tracks`), windows by seconds and the model's scores of them (`windows`), rows (`rows`), tables of many videos
 (`tables`), pictures of rows (`pictures`), of frames (`annotated`) and of what the model attends to (`attention`).
-`crops` makes training clips of the same faces. Finding faces needs an extra: ``pip install 'modeling-stt[timeline]'``.
+`crops` makes training clips of the same faces. Finding faces and drawing pictures need the extra:
+``pip install 'modeling-stt[timeline]'``.
 """
 
 from .annotated import write_annotated_video

@@ -58,7 +58,8 @@ def write_annotated_video(video: str | PathLike, timeline: Timeline, output: str
     """
     output = Path(output)
     if is_live(video) or not isinstance(video, str | PathLike):
-        raise ValueError(f"{video} can be read only once: record it to a file, and annotate that.")
+        what = video if isinstance(video, str) else "What is given as frames"
+        raise ValueError(f"{what} can be read only once: record it to a file, and annotate that.")
     if output.suffix.lower() not in SUFFIXES:
         raise ValueError(f"{output} must end in one of {', '.join(SUFFIXES)}: the suffix tells the format.")
     if output.resolve() == Path(video).resolve():
@@ -101,10 +102,20 @@ class _AnnotatedVideo:
         self.frame: TimedFrame | None = next(self.frames)
         self.opened = ExitStack()
         source, stream = self.opened.enter_context(_FrameReader(fspath(video))._open())
-        self.container = self.opened.enter_context(av.open(path, "w"))
-        self.stream = self._add_picture(stream.average_rate or Fraction(25))
+        rate = stream.average_rate or Fraction(25)
+        sound = next(iter(source.streams.audio), None)
+        target = None
+        if sound is not None:
+            try:
+                target = self._begin(path, rate, sound)
+            except (av.error.FFmpegError, ValueError) as error:
+                logger.warning(
+                    "The sound of %s is left out: %s cannot hold it (%s).", fspath(video), path.suffix, error
+                )
+        if target is None:
+            self._begin(path, rate)
         self.durations: dict[int | None, int] = {}  # of frames that the encoder has, by their time
-        self.sound = self._copy_sound(source, fspath(video))
+        self.sound = iter(()) if sound is None or target is None else _packets(source, sound, target)
         self.sound_packet = next(self.sound, None)
 
     def __enter__(self) -> "_AnnotatedVideo":
@@ -127,6 +138,16 @@ class _AnnotatedVideo:
             self.frame = None
             with suppress(DamagedVideoError):  # the timeline tells it
                 self.frame = next(self.frames, None)
+
+    def _begin(self, path: Path, rate: Fraction, sound: av.AudioStream | None = None) -> av.AudioStream | None:
+        """Open the new file and write its header; the stream for the sound, if there is to be one."""
+        with ExitStack() as opened:
+            self.container = opened.enter_context(av.open(path, "w"))
+            self.stream = self._add_picture(rate)
+            target = None if sound is None else self.container.add_stream_from_template(sound)
+            self.container.start_encoding()
+            self.opened.push(opened.pop_all())
+        return target
 
     def _add_picture(self, rate: Fraction) -> av.VideoStream:
         assert self.frame is not None
@@ -159,17 +180,6 @@ class _AnnotatedVideo:
         for packet in packets:
             packet.duration = self.durations.pop(packet.pts, 0)  # x264 guesses the last one's
             self.container.mux(packet)
-
-    def _copy_sound(self, source: av.container.InputContainer, name: str) -> Iterator[tuple[float, av.Packet]]:
-        """The packets of the source's sound and their times in seconds, made ready for the new container."""
-        if not source.streams.audio:
-            return iter(())
-        sound = source.streams.audio[0]
-        codec = sound.codec_context.name if sound.codec_context else "unknown"
-        if codec not in self.container.supported_codecs:
-            logger.warning("The sound of %s (%s) is left out: %s cannot hold it.", name, codec, self.container.name)
-            return iter(())
-        return _packets(source, sound, self.container.add_stream_from_template(sound))
 
     def _write_sound_until(self, time_s: float) -> None:
         while self.sound_packet is not None and self.sound_packet[0] <= time_s:

@@ -14,7 +14,7 @@ place that is attended to need not have changed the label.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,27 +142,28 @@ def _find_window(timeline: Timeline, video: Source, at_s: float | None, track: i
         fitting = [window for window in windows if timeline._state(window) == FACE and track in (None, window.track)]
         return sorted(fitting, key=_face_area, reverse=True)
 
+    name = fspath(video) if isinstance(video, str | PathLike) else "the frames"
     whose = "a face" if track is None else f"track {track}"
-    by_time = groupby(
-        chain.from_iterable(timeline._cut(video, str(video), live=False)), key=lambda window: window.start_s
-    )
+    by_time = groupby(chain.from_iterable(timeline._cut(video, name, live=False)), key=lambda window: window.start_s)
     groups = (list(group) for _, group in by_time)
     if at_s is None:
         for windows in groups:
             if scored(windows):
                 return scored(windows)[0]
-        raise ValueError(f"{video} has no window in which {whose} can be scored: there is nothing to explain.")
-    windows = _windows_at(at_s, groups, video)
+        raise ValueError(f"{name} has no window in which {whose} can be scored: there is nothing to explain.")
+    windows = _windows_at(at_s, groups, name)
     if not scored(windows):
         seen = ", ".join(
             timeline._state(window) if window.track is None else f"track {window.track} ({timeline._state(window)})"
             for window in windows
         )
-        raise ValueError(f"At {at_s:g} s of {video}, {whose} cannot be scored; there is: {seen}. Choose another time.")
+        raise ValueError(
+            f"At {at_s:g} s of {name}, {whose} cannot be scored; there is: {seen}. Choose another time or track."
+        )
     return scored(windows)[0]
 
 
-def _windows_at(at_s: float, groups: Iterable[list[Window]], video: Source) -> list[Window]:
+def _windows_at(at_s: float, groups: Iterable[list[Window]], name: str) -> list[Window]:
     """The windows of all tracks that a chart draws at this time."""
     here: list[Window] = []
     for following in groups:
@@ -172,7 +173,7 @@ def _windows_at(at_s: float, groups: Iterable[list[Window]], video: Source) -> l
     start_s, end_s = _times(here) if here else (0.0, 0.0)
     if not start_s - TICK_S <= at_s <= end_s + TICK_S:
         raise ValueError(
-            f"{video} has no frame at {at_s:g} s; next to it there are those from {start_s:g} to {end_s:g} s."
+            f"{name} has no frame at {at_s:g} s; next to it there are those from {start_s:g} to {end_s:g} s."
         )
     return here
 
@@ -238,6 +239,7 @@ def attention_rollout(
     for depth in reversed(range(len(steps[0][1]))):
         for kind, weights in reversed(steps):
             mean = weights[depth][0].float().mean(dim=-3).cpu()
+            mean = mean.reshape(-1, *mean.shape[-2:])  # joint attention has but one group, and no axis for it
             token, frames = _step_back(kind, token, frames, mean)
     return frames
 

@@ -28,8 +28,8 @@ CLASS_COLORS = (
     *("#F0E442", "#0072B2", "#56B4E9", "#D55E00", "#E69F00", "#009E73", "#CC79A7"),
     *("#332288", "#882255", "#99DDFF", "#BD1F01"),
 )
-STATE_COLOR, STATE_EDGE = "#EDEDED", "#A8A8A8"
-STATE_HATCHES = {NO_FACE: "", TOO_SMALL: "...", LOST: "///", NO_FRAMES: "xxx"}
+STATE_COLOR, STATE_EDGE = "#F2F2F2", "#A8A8A8"
+STATE_HATCHES = {NO_FACE: "\\\\", TOO_SMALL: "...", LOST: "///", NO_FRAMES: "xxx"}
 
 MAX_TRACKS = 8
 MAX_COLUMNS = 360  # three pixels each at matplotlib's 100 dots an inch

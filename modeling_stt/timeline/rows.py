@@ -131,7 +131,7 @@ class Timeline:
             )
         if self.detect_fps is not None and not self.detect_fps > 0:
             raise ValueError(f"detect_fps={self.detect_fps} must be more than 0, or None for every frame.")
-        model, processor = _load_model(self.model, self.processor, self.dtype)
+        model, processor = load_model(self.model, self.processor, self.dtype)
         if self.device is not None:
             model = model.to(self.device)  # type: ignore[arg-type]
         elif not isinstance(self.model, STTForVideoClassification) and torch.cuda.is_available():
@@ -327,9 +327,15 @@ def timeline_frame(video: Source, model: str | PathLike | STTForVideoClassificat
     return pd.DataFrame(records, columns=list(types)).astype(types)
 
 
-def _load_model(
-    model: Any, processor: STTVideoProcessor | None, dtype: torch.dtype | str | None
+def load_model(
+    model: Any, processor: STTVideoProcessor | None = None, dtype: torch.dtype | str | None = None
 ) -> tuple[STTForVideoClassification, STTVideoProcessor]:
+    """A model with its processor: of a folder or a name on the Hub, in float32 if no `dtype` is named; or as given.
+
+    Raises:
+        ValueError: For a loaded model without its processor, a folder of something else, and a processor beside either
+            a folder or a name.
+    """
     if isinstance(model, STTForVideoClassification):
         if processor is None:
             raise ValueError(
