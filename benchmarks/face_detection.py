@@ -232,7 +232,7 @@ def main() -> None:
     rows: dict[str, Any] = {}
     reference: dict[str, Any] = {}
     print(
-        f"{'':26}{'found':>10}{'false':>8}{'IoU':>7}{'points':>8}{'ms 640x360':>12}  share found by side of the face, px"
+        f"{'':26}{'found':>10}{'false':>8}{'IoU':>7}{'points':>8}{'ms 640x360':>12}  share found by side of a face, px"
     )
     print(" " * 73 + "".join(f"{side:>6}" for side in SIDES))
     for name in (REFERENCE, *(other for other in DETECTORS if other != REFERENCE)):

@@ -186,7 +186,7 @@ class Timeline:
         frames = read_frames(video, live)
         if not live:
             frames = in_thread(frames, FRAMES_AHEAD)
-        # While frames are decoded in one thread, faces are found in a second, and the model reads those before in this.
+        # Frames are decoded in one thread, faces found in a second, while the model reads those before in this one.
         windows = in_thread(self._windows(frames, name, stop or Event()), 2 * at_once)
         waiting: list[Window] = []
         damage: DamagedVideoError | None = None
