@@ -4,6 +4,7 @@ import argparse
 import inspect
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin
@@ -351,7 +352,11 @@ def _publish(parser: argparse.ArgumentParser, publishing: Callable[..., Any], ar
     except (OSError, ValueError) as error:
         parser.error(str(error))
     print(publication)
-    print(f"Published: {publication.url}" if publication.url else "Dry run: nothing was sent.")
+    if publication.url:
+        print(f"Published: {publication.url}")
+    else:
+        card = publication.write_generated(tempfile.mkdtemp(prefix="stt-publish-"))
+        print(f"Dry run: nothing was sent. The card: {card}")
     return 0
 
 

@@ -58,6 +58,7 @@ class EndpointHandler:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = STTForVideoClassification.from_pretrained(folder).eval().to(device)  # type: ignore[arg-type]
         self.processor = STTVideoProcessor.from_pretrained(folder)
+        self.detector: Any = "default"  # loaded by the first timeline
 
     def __call__(self, data: Mapping[str, Any]) -> Any:
         """Answer one request, see the top of this file.
@@ -86,7 +87,8 @@ class EndpointHandler:
         from modeling_stt.timeline import DamagedVideoError, Timeline
 
         windows = {name: parameters[name] for name in ("window_s", "stride_s")}
-        timeline = Timeline(self.model, processor=self.processor, **windows)
+        timeline = Timeline(self.model, processor=self.processor, detector=self.detector, **windows)
+        self.detector = timeline.detector
         rows: list[dict[str, Any]] = []
         warning = None
         try:

@@ -24,6 +24,7 @@ from huggingface_hub.utils import validate_repo_id
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 from ..training.protocol import RESULTS_FILE
+from ..training.weights import weight_files
 from .card import benchmark_entries, make_card
 from .run import MODEL_CODE, PROCESSOR_FILE, TrainedRun, read_run
 
@@ -49,7 +50,7 @@ GRADIO_VERSION = "6.31.0"  # of a Space where Gradio isn't installed here
 # What goes wrong on the way to the Hub: it refuses, the connection breaks (HTTPError), a large file's upload does.
 _FAILURES = (HTTPError, OSError, RuntimeError, ValueError)
 
-# What an endpoint doesn't need of the package.
+# What use doesn't need of the package.
 _NOT_FOR_USE = ("training", "hub", "cli.py", "__main__.py")
 
 # Of these, what an earlier commit left and this one doesn't have is removed: it would speak of another model.
@@ -81,6 +82,15 @@ class Publication:
     files: Mapping[str, File]
     url: str | None = None
     commit: str | None = None
+
+    def write_generated(self, folder: str | os.PathLike) -> Path:
+        """Write the files that were made for this, to be looked at; returns where the card is."""
+        for name, file in self.files.items():
+            if isinstance(file, bytes):
+                path = Path(folder) / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(file)
+        return Path(folder) / CARD_FILE
 
     def __str__(self) -> str:
         """Every file with its size and where it comes from."""
@@ -129,7 +139,7 @@ def publish(
         ValueError: See [`read_run`], [`check_card`], `benchmark_entries`; also for a name that the Hub doesn't take.
         PublishError: Where the Hub refuses, or cannot be reached. Nothing is half published then.
     """
-    validate_repo_id(repo_id)
+    _check_name(repo_id)
     run = read_run(folder, fold)
     publication = Publication(repo_id, "model", model_files(run, repo_id, benchmark))
     if dry_run:
@@ -168,12 +178,18 @@ def publish_space(
         FileNotFoundError: Where there is no app.
         PublishError: As [`publish`].
     """
-    validate_repo_id(repo_id)
-    validate_repo_id(model)
+    _check_name(repo_id)
+    _check_name(model)
     publication = Publication(repo_id, "space", space_files(repo_id, model, Path(app or APP)))
     if dry_run:
         return publication
     return _commit(publication, private, None, message or f"Publish {repo_id} by modeling_stt", token)
+
+
+def _check_name(repo_id: str) -> None:
+    validate_repo_id(repo_id)
+    if "/" not in repo_id:
+        raise ValueError(f"{repo_id!r} does not say whose: expected a name such as user/{repo_id}.")
 
 
 class PublishError(RuntimeError):
@@ -191,7 +207,7 @@ def model_files(run: TrainedRun, repo_id: str, benchmark: str | None = None) -> 
     card, own_card = make_card(run, repo_id), run.root / CARD_FILE
     if own_card.is_file():
         card = check_card(own_card, card)
-    weights = sorted(run.folder.glob("*.safetensors"))
+    weights = weight_files(run.folder)
     index = [path for path in (run.folder / SAFE_WEIGHTS_INDEX_NAME,) if path.is_file()]
     taken = [run.folder / name for name in ("config.json", PROCESSOR_FILE, *MODEL_CODE)]
     files: dict[str, File] = {CARD_FILE: card.encode()}
@@ -232,7 +248,7 @@ def space_files(repo_id: str, model: str, app: Path) -> dict[str, File]:
         "app.py": app,
         "space.json": (json.dumps({"model": model}) + "\n").encode(),
         "requirements.txt": ("\n".join(SPACE_REQUIREMENTS) + "\n").encode(),
-        **_sources(PACKAGE, ("hub",)),
+        **_sources(PACKAGE, _NOT_FOR_USE),
         **_sources(PACKAGE.parent / "dataset_scripts"),
     }
 

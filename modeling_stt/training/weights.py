@@ -116,23 +116,27 @@ def set_classes(model: STTForVideoClassification, classes: Sequence[str]) -> Non
     model.config.label2id = {name: i for i, name in enumerate(classes)}
 
 
+def weight_files(folder: str | os.PathLike) -> list[Path]:
+    """The safetensors files of a saved model's weights: one, or those that an index names; none of other formats."""
+    folder = Path(folder)
+    index = folder / SAFE_WEIGHTS_INDEX_NAME
+    if index.is_file():
+        return [folder / name for name in sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))]
+    return [folder / SAFE_WEIGHTS_NAME] if (folder / SAFE_WEIGHTS_NAME).is_file() else []
+
+
 def read_weights(folder: str | os.PathLike) -> dict[str, torch.Tensor]:
-    """The weights of a saved model, of one safetensors file or of several; none where the folder has no such file.
+    """The weights of a saved model, see `weight_files`.
 
     Raises:
         ValueError: For a damaged file, and where one of several is missing.
     """
-    folder = Path(folder)
-    index = folder / SAFE_WEIGHTS_INDEX_NAME
-    names = [SAFE_WEIGHTS_NAME] if (folder / SAFE_WEIGHTS_NAME).is_file() else []
-    if index.is_file():
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     weights: dict[str, torch.Tensor] = {}
-    for name in names:
+    for file in weight_files(folder):
         try:
-            weights |= load_file(folder / name)
+            weights |= load_file(file)
         except (SafetensorError, OSError) as error:
-            raise ValueError(f"{folder / name} is missing or damaged ({error}): save the model again.") from error
+            raise ValueError(f"{file} is missing or damaged ({error}): save the model again.") from error
     return weights
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from huggingface_hub import metadata_load
+from huggingface_hub import HfApi, metadata_load
 from runs import NAMES, change_results, write_folds, write_run
 from safetensors.torch import load_file, save_file
 from standin import HubStandIn
@@ -82,7 +82,9 @@ def test_a_dry_run_lists_every_file_with_its_size_and_asks_nothing_of_the_networ
     listed = dict(re.findall(r"^(\S+) +([\d,]+) bytes", out, re.MULTILINE))
     assert outside_of_endpoint(listed) == MODEL_FILES
     assert listed["model.safetensors"] == f"{(finished / 'model.safetensors').stat().st_size:,}"
-    assert out.endswith("Dry run: nothing was sent.\n")
+    card = Path(re.search(r"Dry run: nothing was sent. The card: (.*)\n$", out)[1])
+    assert card.read_bytes() == publish(finished, REPO, dry_run=True).files["README.md"]
+    shutil.rmtree(card.parent)
 
 
 def test_private_and_revision_as_usual(finished: Path, hub: HubStandIn) -> None:
@@ -339,6 +341,41 @@ def test_an_endpoint_gets_what_use_needs_and_not_what_training_needs(finished: P
     files = [name for name in publish(finished, REPO, dry_run=True).files if name.startswith("endpoint/")]
     assert {f"endpoint/modeling_stt/{name}" for name in ("__init__.py", "timeline/rows.py", *CODE)} <= set(files)
     assert not [name for name in files if re.search(r"/(training|hub|cli)", name)]
+
+
+def test_weights_in_several_files_go_up_and_no_other_safetensors(run: Path) -> None:
+    weights = load_file(run / "model.safetensors")
+    (run / "model.safetensors").rename(run / "optimizer.safetensors")
+    parts = {
+        "model-00001-of-00002.safetensors": list(weights)[:9],
+        "model-00002-of-00002.safetensors": list(weights)[9:],
+    }
+    for name, keys in parts.items():
+        save_file({key: weights[key] for key in keys}, run / name, metadata={"format": "pt"})
+    places = {key: name for name, keys in parts.items() for key in keys}
+    (run / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    files = publish(run, REPO, dry_run=True).files
+    assert {name for name in files if "safetensors" in name} == {*parts, "model.safetensors.index.json"}
+    (run / "model-00002-of-00002.safetensors").unlink()
+    assert "model-00002-of-00002.safetensors is missing or damaged" in refusal(run)
+
+
+def test_a_name_says_whose(finished: Path) -> None:
+    with pytest.raises(ValueError, match="'stt-dfew' does not say whose"):
+        publish(finished, "stt-dfew", dry_run=True)
+
+
+def test_an_interruption_leaves_what_was_there(
+    finished: Path, hub: HubStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HfApi, "create_commit", interrupt)
+        with pytest.raises(PublishError, match="broke off: KeyboardInterrupt"):
+            publish(finished, REPO)
+    assert list(hub.repository(REPO).files()) == [".gitattributes"]
 
 
 def test_class_names_reach_the_card(finished: Path) -> None:

@@ -1,5 +1,6 @@
 """What was published is used by name, as strangers would: in processes of their own that only know the stand-in."""
 
+import ast
 import base64
 import json
 import os
@@ -21,7 +22,7 @@ from timeline.drawn_faces import draw_faces
 from timeline.face_videos import write_sound, write_video
 
 from modeling_stt import STTForVideoClassification, STTVideoProcessor
-from modeling_stt.hub import publish
+from modeling_stt.hub import publish, publish_space
 
 ROOT = Path(__file__).parents[2]
 PUBLIC, PRIVATE = "user/stt-dfew", "user/stt-private"
@@ -203,6 +204,22 @@ def test_by_name_with_the_package_no_trust_is_needed(
     told = visit(WITH_PACKAGE, PUBLIC, home=tmp_path, hub=hub, PYTHONPATH=str(ROOT))
     assert [module.split(".")[0] for module in told["modules"]] == ["modeling_stt"] * 3
     assert {row["label"] for row in told["answer"]} == {"happy", "sad", "angry"}
+
+
+def test_a_space_holds_all_of_ours_that_its_app_imports(tmp_path: Path) -> None:
+    for name, file in publish_space("user/stt-space", PUBLIC, dry_run=True).files.items():
+        (tmp_path / "space" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "space" / name).write_bytes(file if isinstance(file, bytes) else file.read_bytes())
+    statements = [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse((tmp_path / "space" / "app.py").read_text()))
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith(("modeling_stt", "dataset_scripts"))
+    ]
+    assert len(statements) > 1
+    code = ["sys.path.insert(0, 'space')", *statements, "import modeling_stt", "from pathlib import Path"]
+    code += ["Path('told.json').write_text('\"' + modeling_stt.__file__ + '\"')"]
+    told = visit(WITHOUT_PACKAGE + "\n".join(code), home=tmp_path, hub=None)
+    assert Path(told).resolve().is_relative_to(tmp_path / "space")
 
 
 @pytest.fixture(scope="module")
