@@ -22,7 +22,7 @@ from programs import ROOT
 from training.tiny import NAMES, make_model, make_processor
 
 from dataset_scripts.synthetic_faces import draw_clip
-from modeling_stt.timeline import Timeline, columns
+from modeling_stt.timeline import FaceCrop, Timeline, columns, explain_window
 
 sys.path.insert(0, str(ROOT / "examples"))
 
@@ -74,7 +74,7 @@ def until(condition: Callable[[], Any], what: str) -> Any:
         with suppress(StaleElementReferenceException):
             if value := condition():
                 return value
-        time.sleep(0.05)
+        time.sleep(0.1)
     raise AssertionError(f"waited {WAIT_S:.0f} s in vain for {what}")
 
 
@@ -112,7 +112,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def serve(folder: Path, *program: str, **variables: str) -> Iterator[str]:
+def serve(folder: Path, program: Path, **variables: str) -> Iterator[str]:
     """Run the app until the block ends; gives its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -120,7 +120,7 @@ def serve(folder: Path, *program: str, **variables: str) -> Iterator[str]:
     environment = os.environ | {"GRADIO_SERVER_PORT": str(port), "GRADIO_TEMP_DIR": str(folder)} | variables
     environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     with (folder / "log.txt").open("w") as log:
-        process = subprocess.Popen([sys.executable, *program], stdout=log, stderr=subprocess.STDOUT, env=environment)
+        process = subprocess.Popen([sys.executable, program], stdout=log, stderr=subprocess.STDOUT, env=environment)
 
     def answers() -> bool:
         assert process.poll() is None, (folder / "log.txt").read_text()
@@ -139,7 +139,7 @@ def serve(folder: Path, *program: str, **variables: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def address(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serve(tmp_path_factory.mktemp("server"), str(ROOT / "examples" / "app.py"), STT_MODEL=str(model)) as url:
+    with serve(tmp_path_factory.mktemp("server"), ROOT / "examples" / "app.py", STT_MODEL=str(model)) as url:
         yield url
 
 
@@ -149,7 +149,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
     folder = tmp_path_factory.mktemp("browser")
     with (folder / "camera.y4m").open("wb") as camera:
         camera.write(b"YUV4MPEG2 W160 H160 F25:1 Ip A1:1 C420jpeg\n")
-        for image in faces("happy"):
+        for image in faces("happy", seconds=2):
             planes = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p").to_ndarray()
             camera.write(b"FRAME\n" + planes.tobytes())
     options = webdriver.ChromeOptions()
@@ -402,15 +402,66 @@ def test_a_real_face_is_read(visitor: Visitor) -> None:
     assert visitor.read().startswith("Done: one face in 2.4 seconds")
 
 
-def test_uploads_are_deleted_after_a_while(model: Path, videos: Path, tmp_path: Path) -> None:
+def test_uploads_are_deleted_after_a_while(
+    model: Path, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With the time set to a second; nothing else differs from the program."""
-    program = f"import sys; sys.path.insert(0, {str(ROOT / 'examples')!r}); import app; app.KEEP_S = 1; app.main()"
-    with serve(tmp_path, "-c", program, STT_MODEL=str(model)) as url:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    monkeypatch.setattr(app, "KEEP_S", 1)
+    blocks = app.Page(str(model)).blocks([])
+    _, url, _ = blocks.launch(prevent_thread_lock=True, quiet=True)
+    try:
         mark = "frontier"
         body = f'--{mark}\r\nContent-Disposition: form-data; name="files"; filename="one.mp4"\r\n\r\n'.encode()
         body += (videos / "one.mp4").read_bytes() + f"\r\n--{mark}--\r\n".encode()
-        request = urllib.request.Request(f"{url}/gradio_api/upload", body)
+        request = urllib.request.Request(f"{url}gradio_api/upload", body)
         request.add_header("Content-Type", f"multipart/form-data; boundary={mark}")
         with urllib.request.urlopen(request) as answer:
             [path] = json.load(answer)
+        assert tmp_path in Path(path).parents
         until(lambda: not Path(path).exists(), "the upload to be deleted")
+    finally:
+        blocks.close(verbose=False)
+
+
+def test_a_video_that_does_not_tell_its_length_is_stopped(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "video_duration", lambda video: 0.0)
+    heard: list[tuple[float, str]] = []
+    frames = app.limited_frames(str(videos / "long.mp4"), lambda *told: heard.append(told))
+    with pytest.raises(ValueError, match="more than 60 seconds or 3600 frames"):
+        list(frames)
+    assert heard[-1] == (1.0, "Reading: second 60")
+
+
+def test_what_is_kept_of_a_window_gives_its_answer(model: Path, videos: Path) -> None:
+    """As many frames as the model takes, without the backbone's maps."""
+    timeline = app.Page(str(model)).timeline
+    for row, window in timeline.windows(videos / "two.mp4"):
+        kept = app.slim(window, timeline)
+        assert (len(window.sightings), len(kept.sightings)) == (51 if row.end_s < 4 else 50, 4)
+        assert not any(sighting.feature_map is not None for sighting in kept.sightings)
+        assert explain_window(kept, timeline).scores == pytest.approx(row.scores, abs=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(120, 120), (90, 160), (160, 90)])
+def test_a_cropped_video_is_cut_as_it_is(shape: tuple[int, int]) -> None:
+    """The crop is the frame, whose shorter side is filled with black."""
+    frame = np.full((*shape, 3), 200, np.uint8)
+    [[face]] = app.WholeFrame(margin=0.1).detect([frame])
+    crop = FaceCrop(margin=0.1, size=max(shape))(frame, face)
+    assert (crop > 150).sum() == pytest.approx(frame.size, rel=0.02)
+
+
+def test_the_model_is_the_one_that_was_named_last(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By the command line, or the environment, or the file that comes with a published Space."""
+    monkeypatch.setattr(app, "__file__", str(tmp_path / "app.py"))
+    monkeypatch.setattr(sys, "argv", ["app.py"])
+    monkeypatch.delenv("STT_MODEL", raising=False)
+    with pytest.raises(SystemExit):
+        app.chosen_model()
+    (tmp_path / "space.json").write_text('{"model": "user/stt-dfew"}')
+    assert app.chosen_model() == "user/stt-dfew"
+    monkeypatch.setenv("STT_MODEL", "user/other")
+    assert app.chosen_model() == "user/other"
+    monkeypatch.setattr(sys, "argv", ["app.py", "--model", "runs/mine"])
+    assert app.chosen_model() == "runs/mine"
