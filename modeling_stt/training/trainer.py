@@ -41,7 +41,8 @@ class STTTrainer(Trainer):
     Raises:
         TypeError: For a `train_dataset` that is no [`ClipDataset`].
         ValueError: For clips whose classes are not those of the model, in its order; for several GPUs in one process;
-            for several processes that don't know of each other; and for `batch_norm="sync"` over processes on CPUs.
+            for several processes that don't know of each other; for `batch_norm="sync"` over processes on CPUs; and
+            for FSDP2 with a torch before 2.11.
     """
 
     args: STTTrainingArguments
@@ -93,6 +94,11 @@ class STTTrainer(Trainer):
                 raise ValueError('batch_norm="sync" works on GPUs only: use "frozen" or "batch" on CPUs.')
             nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
         if self.is_fsdp_enabled:
+            if torch.__version__ < (2, 11):
+                raise ValueError(
+                    f"torch {torch.__version__} trains to other numbers under FSDP2 than without (seen with 2.7 and "
+                    "2.8, no more with 2.11): install torch 2.11 or later, or use ddp.yaml, which STT's sizes fit."
+                )
             # Its own would turn the batch norms' weights to bfloat16 and leave their statistics, which torch refuses.
             # Autocast, which accelerate puts around the model in any case, keeps norms in float32, as without FSDP.
             self.accelerator.state.fsdp_plugin.mixed_precision_policy = None

@@ -219,6 +219,14 @@ def test_what_would_be_silently_wrong_is_refused(rows: Rows, tmp_path: Path, mon
         several = make_arguments(tmp_path)
         several._n_gpu = 2
         STTTrainer(make_model(), several)
+    with (
+        pytest.raises(ValueError, match=r"torch 2.8.0 trains to other numbers under FSDP2"),
+        monkeypatch.context() as old,
+    ):
+        old.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.8.0"))
+        trainer = STTTrainer(make_model(), make_arguments(tmp_path))
+        trainer.is_fsdp_enabled = True
+        trainer._prepare_devices()
     with pytest.raises(ValueError, match="works on GPUs only"):
         monkeypatch.setattr(STTTrainingArguments, "world_size", 2)
         STTTrainer(make_model(), make_arguments(tmp_path, batch_norm="sync"))
