@@ -326,9 +326,7 @@ class FaceCrop:
             ValueError: For a frame of another shape or type.
         """
         _check_frame(frame)
-        step, corner = self._placement(face)
-        ticks = np.arange(self.size) + 0.5
-        return _sample(frame, corner + step * (ticks[None] + 1j * ticks[:, None]))
+        return _sample(frame, *self._placement(face), self.size)
 
     def _placement(self, face: Face) -> tuple[complex, complex]:
         """How far a pixel of the picture goes in the frame and where its left top corner lies: x + iy in pixels."""
@@ -346,20 +344,28 @@ class FaceCrop:
         return step, complex(*face.center) - step * self.size * (0.5 + 0.5j)
 
 
-def _sample(frame: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """The frame's colours `(N, N, 3)` at these places `(N, N)`, x + iy in pixels of the frame; black beyond it."""
-    step = max(1.0, abs(places[0, -1] - places[0, 0]) / max(1, len(places) - 1))
-    corner = np.array([places.imag.min(), places.real.min()]) - 2 * step
-    opposite = np.array([places.imag.max(), places.real.max()]) + 2 * step
-    top, left = np.floor(corner).clip(0, frame.shape[:2]).astype(int)
-    bottom, right = np.ceil(opposite).clip(0, frame.shape[:2]).astype(int)
+def _sample(frame: np.ndarray, step: complex, corner: complex, size: int) -> np.ndarray:
+    """The square of the frame, `(size, size, 3)`, that begins at a corner, a pixel of it going one step to the right.
+
+    Step and corner are x + iy in pixels of the frame. What lies beyond the frame is black.
+    """
+    ticks = np.arange(size) + 0.5
+    x = corner.real + step.real * ticks - step.imag * ticks[:, None]
+    y = corner.imag + step.imag * ticks + step.real * ticks[:, None]
+    ends = np.ix_([0, -1], [0, -1])
+    shrinking = max(1.0, abs(step))
+    start = np.array([y[ends].min(), x[ends].min()]) - 2 * shrinking
+    end = np.array([y[ends].max(), x[ends].max()]) + 2 * shrinking
+    top, left = np.floor(start).clip(0, frame.shape[:2]).astype(int)
+    bottom, right = np.ceil(end).clip(0, frame.shape[:2]).astype(int)
     if top >= bottom or left >= right:
-        return np.zeros((*places.shape, 3), np.uint8)
+        return np.zeros((size, size, 3), np.uint8)
     pixels = torch.from_numpy(np.ascontiguousarray(frame[top:bottom, left:right])).permute(2, 0, 1)[None]
-    if step > 1:  # shrunk to the picture's resolution first, lest fine detail turn into false patterns
-        size = [max(1, round((bottom - top) / step)), max(1, round((right - left) / step))]
-        pixels = F.interpolate(pixels, size=size, mode="bilinear", antialias=True)
-    x, y = (places.real - left) / (right - left), (places.imag - top) / (bottom - top)
-    grid = torch.from_numpy(2 * np.stack([x, y], axis=-1)[None] - 1).float()
-    colors = F.grid_sample(pixels.float(), grid, mode="bicubic", align_corners=False)[0]
-    return colors.round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
+    if shrinking > 1:  # to the picture's resolution first, lest fine detail turn into false patterns
+        shrunk = [max(1, round((bottom - top) / shrinking)), max(1, round((right - left) / shrinking))]
+        pixels = F.interpolate(pixels, size=shrunk, mode="bilinear", antialias=True)
+    grid = np.stack([2 * (x - left) / (right - left) - 1, 2 * (y - top) / (bottom - top) - 1], axis=-1)
+    colors = F.grid_sample(pixels.float(), torch.from_numpy(grid)[None].float(), mode="bicubic", align_corners=False)[
+        0
+    ]
+    return colors.round_().clamp_(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
