@@ -96,13 +96,26 @@ def timeline(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     if args.output is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         parser.error("several processes write one table: --output FILE is needed.")
+    pictures = [file for file in (args.chart, args.annotate) if file]
+    if pictures and (args.output or len(args.videos) > 1):
+        parser.error("--chart and --annotate picture one video, whose rows are printed: --output is another run.")
+    for file in pictures:
+        if not Path(file).parent.is_dir():
+            parser.error(f"there is no folder {Path(file).parent} to write {Path(file).name} to.")
     try:
         from .timeline import Timeline, find_videos
 
         options = ("window_s", "stride_s", "min_face_share", "batch_size", "detector", "detect_fps", "device")
-        reader = Timeline(args.model, dtype=args.dtype, **{name: getattr(args, name) for name in options})
+        reader = Timeline(
+            args.model,
+            dtype=args.dtype,
+            thumbnails=args.chart is not None,
+            **{name: getattr(args, name) for name in options},
+        )
         videos = find_videos(args.videos)
-        return _write_rows(reader, videos, args.output) if args.output else _print_rows(reader, videos, args.jsonl)
+        if args.output:
+            return _write_rows(reader, videos, args.output)
+        return _print_rows(reader, videos, args.jsonl, args.chart, args.annotate)
     except (ImportError, OSError, ValueError) as error:
         parser.error(str(error))
 
@@ -123,6 +136,8 @@ def _timeline_parser() -> argparse.ArgumentParser:
     add("--output", metavar="FILE", help="table to write or go on with: .csv, .jsonl or .parquet; else rows are "
         "printed as they come")  # fmt: skip
     add("--jsonl", action="store_true", help="print rows as JSON Lines")
+    add("--chart", metavar="FILE", help="draw the rows of one video over time: .png, .svg or .pdf")
+    add("--annotate", metavar="FILE", help="write one video with boxes and labels burnt in: .mp4, .mov or .mkv")
     _add_windows(parser)
     add("--min_face_share", type=float, default=0.5, help="least share of a window's frames with the face (0.5)")
     add("--batch_size", type=int, default=8, help="windows that go through the model at once (default: 8)")
@@ -264,22 +279,36 @@ def _write_rows(reader: "Timeline", videos: Sequence[str], output: str) -> int:
     return int(processes.is_main_process and summary.num_errors > 0)
 
 
-def _print_rows(reader: "Timeline", videos: Sequence[str], as_json: bool) -> int:
-    """Rows of all videos to standard output, reasons of those that could not be read to standard error."""
+def _print_rows(
+    reader: "Timeline", videos: Sequence[str], as_json: bool, chart: str | None = None, annotated: str | None = None
+) -> int:
+    """Rows of all videos to standard output, reasons of those that could not be read to standard error.
+
+    With `chart` or `annotated`, files to be written, there must be one video.
+    """
+    from .timeline import draw_timeline, write_annotated_video
     from .timeline.tables import VIDEO_ERRORS, to_json
     from .timeline.video import stop_on_interrupt
 
+    if len(videos) > 1 and (chart or annotated):
+        raise ValueError(f"--chart and --annotate picture one video, got {len(videos)}.")
     failures = 0
+    kept: list[Row] = []
     for video in videos:
         if not as_json:
             print(f"{video}\n{'start':>10}{'end':>10}{'face':>6}  expression")
         try:
             with stop_on_interrupt(video) as stop:
-                for row in reader(video, stop=stop):
+                rows = write_annotated_video(video, reader, annotated) if annotated else reader(video, stop=stop)
+                for row in rows:
                     print(to_json(row.to_dict(reader.class_names)) if as_json else _describe(row), flush=True)
+                    if chart:
+                        kept.append(row)
         except VIDEO_ERRORS as error:
             failures += 1
             print(f"{video}: {error}", file=sys.stderr)
+    if chart and kept:  # of a damaged video, what there was of it
+        draw_timeline(kept, reader.class_names).savefig(chart)
     return int(failures > 0)
 
 

@@ -15,6 +15,7 @@ from modeling_stt import cli
 from modeling_stt.timeline import video
 from modeling_stt.timeline.rows import columns
 from modeling_stt.timeline.tables import read_table
+from modeling_stt.timeline.video import read_frames
 
 ROOT = Path(__file__).parents[2]
 DETECTOR = ["--detector", "face_videos:find_halves"]
@@ -158,3 +159,30 @@ def test_processes_of_accelerate_launch_share_the_videos(model, folder, tmp_path
     assert done.stdout == f"{output}: 3 rows (2 face, 1 no face) of 2 videos\n"
     assert run(folder, "--model", model, "--output", tmp_path / "one.csv", *DETECTOR) == 0
     assert output.read_text() == (tmp_path / "one.csv").read_text()
+
+
+def test_one_video_is_pictured_while_its_rows_are_printed(model, folder, tmp_path, capsys):
+    video, chart, annotated = folder / "a.mp4", tmp_path / "chart.svg", tmp_path / "w.mp4"
+    assert run(video, "--model", model, *DETECTOR) == 0
+    plain = capsys.readouterr().out
+    assert run(video, "--model", model, "--chart", chart, "--annotate", annotated, *DETECTOR) == 0
+    assert capsys.readouterr().out == plain
+    assert "<svg" in chart.read_text()
+    assert len(list(read_frames(annotated))) == len(list(read_frames(video)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a.mp4", "b.mp4", "--chart", "x.png"], "picture one video"),
+        ([".", "--annotate", "x.mp4"], "picture one video, got 2"),
+        (["a.mp4", "--output", "t.csv", "--chart", "x.png"], "another run"),
+        (["a.mp4", "--chart", "nowhere/x.png"], "no folder nowhere"),
+    ],
+)
+def test_more_than_one_video_is_not_pictured(model, folder, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(folder)
+    with pytest.raises(SystemExit) as error:
+        run(*arguments, "--model", model, *DETECTOR)
+    assert error.value.code == 2
+    assert message in capsys.readouterr().err
