@@ -116,11 +116,13 @@ def benchmark_entries(run: TrainedRun, benchmark: str) -> list[EvalResultEntry]:
 def _facts(run: TrainedRun) -> dict[str, Any]:
     """What the template tells."""
     results, summary = run.results, run.cross_validation
-    processor = run.processor.to_dict()
+    processor, start = run.processor.to_dict(), results["start"]
     folds = summary.fold_results if summary else {results["fold"]: results}
     return {
-        **{name: results[name] for name in ("classes", "synthetic", "fold", "protocol", "recipe", "start", "clips")},
+        **{name: results[name] for name in ("classes", "synthetic", "fold", "protocol", "recipe", "clips")},
         **{name: results[name] for name in ("environment", "data_options")},
+        # Of a file or folder its name alone, for where it lies is nobody's concern.
+        "start": {key: Path(told).name if told and Path(told).is_absolute() else told for key, told in start.items()},
         "num_parameters": results["model"]["num_parameters"],
         "config": run.config,
         "processor": processor,

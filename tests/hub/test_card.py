@@ -71,7 +71,10 @@ def test_numbers_of_other_data_than_papers_report_on_say_so(tmp_path: Path) -> N
         ({"train_seconds": None}, "| training time | not known: the run was interrupted and resumed |"),
         ({"fold": None, "configuration": "default"}, "| split | WAR | UAR |"),
         ({"data_options": {"frames": "16f"}}, "with the options `{'frames': '16f'}`"),
-        ({"start": {"model": None, "backbone_weights": "ms1m.pth"}}, "- **Start:** backbone weights `ms1m.pth`."),
+        (
+            {"start": {"model": None, "backbone_weights": "/home/jane/ms1m.pth"}},
+            "- **Start:** backbone weights `ms1m.pth`.",
+        ),
     ],
 )
 def test_what_a_run_did_otherwise_is_told(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
