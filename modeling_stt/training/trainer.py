@@ -94,7 +94,7 @@ class STTTrainer(Trainer):
                 raise ValueError('batch_norm="sync" works on GPUs only: use "frozen" or "batch" on CPUs.')
             nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
         if self.is_fsdp_enabled:
-            if torch.__version__ < (2, 11):
+            if torch.__version__ < "2.11":
                 raise ValueError(
                     f"torch {torch.__version__} trains to other numbers under FSDP2 than without (seen with 2.7 and "
                     "2.8, no more with 2.11): install torch 2.11 or later, or use ddp.yaml, which STT's sizes fit."

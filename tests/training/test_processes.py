@@ -160,7 +160,7 @@ def test_a_killed_process_ends_all_and_the_run_is_resumed_to_the_same_end(tree: 
     assert_same_fold(tmp_path / "two", tmp_path / "one")
 
 
-@pytest.mark.skipif(torch.__version__ < (2, 11), reason="STTTrainer refuses FSDP2 with a torch before 2.11")
+@pytest.mark.skipif(torch.__version__ < "2.11", reason="STTTrainer refuses FSDP2 with a torch before 2.11")
 @pytest.mark.parametrize(
     ("device", "num_processes", "atol"), [("cpu", 2, 1e-6), pytest.param("cuda", 1, 1e-4, marks=NEEDS_GPU)]
 )
