@@ -14,6 +14,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
 from html import escape
@@ -72,8 +73,8 @@ cannot play (avi, mkv, HEVC, …) is read all the same.
 # What is wide scrolls in a box of its own, so that the page never does on a phone.
 CSS = """
 .scroll {overflow-x: auto} .scroll img {min-width: 760px; width: 100%; max-width: none}
-.scroll table {border-collapse: collapse; white-space: nowrap} .scroll caption {text-align: left}
-.scroll th, .scroll td {padding: 2px 12px; text-align: right} .scroll .text {text-align: left}
+.scroll table {border-collapse: collapse; white-space: nowrap}
+.scroll th, .scroll td {padding: 2px 12px; text-align: right}
 .problem, .note {border-left: 4px solid #1d4ed8; padding: 8px 12px; margin: 0} .problem {border-color: #b91c1c}
 #video video {max-height: 360px}
 @media (max-width: 800px) {.scroll::before {content: "wide: scroll sideways →"; position: sticky; left: 0}}
@@ -235,11 +236,13 @@ class Page:
         if video is None:
             return self._shown("Give a video first: upload one, record one, or take an example.", "problem")
         timeline = self.timeline_of_crops if is_cropped else self.timeline
+        # The timeline decodes in a thread of its own, in which Gradio would not know whose progress this is.
+        report = partial(copy_context().run, progress)
         rows: list[Row] = []
         scored: list[Scored] = []
         damage = ""
         try:
-            for row, window in timeline.windows(limited_frames(video, progress), Path(video).name):
+            for row, window in timeline.windows(limited_frames(video, report), Path(video).name):
                 rows.append(row)
                 if row.label is not None:
                     scored.append((replace(row, thumbnail=None), slim(window, timeline)))

@@ -199,7 +199,9 @@ class Visitor:
         return self.message()
 
     def message(self) -> str:
-        return until(lambda: [each.text for each in self.all("#message p") if each.text], "a message")[0]
+        return until(
+            lambda: [each.text for each in self.all("#message .note, #message .problem") if each.text], "a message"
+        )[0]
 
     def sentences(self) -> list[str]:
         return [each.text for each in self.all("#chart li")]
@@ -254,6 +256,14 @@ def test_a_video_becomes_chart_sentences_table_and_attention(visitor: Visitor, v
         assert (record["video"], record["label"], record["track"]) == ("two.mp4", row.label, str(row.track))
         assert (float(record["start_s"]), float(record["end_s"])) == (row.start_s, row.end_s)
         assert [float(record[f"score_{name}"]) for name in NAMES] == pytest.approx(list(row.scores.values()), abs=1e-5)
+
+
+def test_progress_is_told_while_a_video_is_read(visitor: Visitor, videos: Path) -> None:
+    """The timeline decodes in another thread, where Gradio drops progress in silence."""
+    visitor.give(videos / "two.mp4")
+    visitor.start()
+    until(lambda: "Reading: second" in visitor.one("body").text, "progress")
+    assert visitor.message().startswith("Done")
 
 
 def test_the_slider_goes_through_the_windows_by_keyboard(visitor: Visitor, videos: Path) -> None:
