@@ -237,7 +237,7 @@ class Page:
             return self._shown("Give a video first: upload one, record one, or take an example.", "problem")
         timeline = self.timeline_of_crops if is_cropped else self.timeline
         # The timeline decodes in a thread of its own, in which Gradio would not know whose progress this is.
-        report = partial(copy_context().run, progress)
+        report: Callable[[float, str], Any] = partial(copy_context().run, progress)  # type: ignore[call-arg]
         rows: list[Row] = []
         scored: list[Scored] = []
         damage = ""

@@ -112,7 +112,8 @@ class RetinaFaceDetector:
             be missed, and every one under 24 px at the last side: 24 px of 640 in a frame 640 px wide, 72 px in
             1920. Time goes with the area.
         min_score: Least score of a face.
-        num_threads: Threads of onnxruntime.
+        num_threads: Threads of onnxruntime for a frame.
+        frames_at_once: Frames of a video that are searched at the same time, each in a thread of its own.
 
     Raises:
         ImportError: Where onnxruntime or the weights are missing, naming the installation.
@@ -127,6 +128,7 @@ class RetinaFaceDetector:
         sides: Sequence[int] = (320, 640),
         min_score: float = 0.5,
         num_threads: int = 1,
+        frames_at_once: int = 2,
     ) -> None:
         if not sides or min(sides) < 1 or list(sides) != sorted(set(sides)):
             raise ValueError(f"sides={sides} must be one or more numbers of pixels that grow.")
@@ -141,6 +143,7 @@ class RetinaFaceDetector:
         self.name = "retinaface-mobilenet-0.25" if weights is None else f"retinaface ({Path(weights).name})"
         self.sides = tuple(sides)
         self.min_score = min_score
+        self.frames_at_once = frames_at_once
 
     def detect(self, frames: Sequence[np.ndarray]) -> list[list[Face]]:
         """See [`FaceDetector`]. Frames go through one by one: batches were no faster."""

@@ -1,7 +1,9 @@
 """Faces followed over time: who in this frame is who in the last one."""
 
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -158,15 +160,13 @@ def follow_faces(
     Yields:
         Each frame, the faces in it by track, and the tracks that ended with it.
     """
-    period_s = 0.9 / detect_fps if detect_fps else 0.0  # 0.9, for times may be rounded
     last: TimedFrame | None = None  # that was looked at
     before: dict[int, Face] = {}
     between: list[TimedFrame] = []
-    for frame in frames:
-        if last is not None and frame.time_s < last.time_s + period_s:
+    for frame, found in _search(frames, detector, detect_fps):
+        if found is None:
             between.append(frame)
             continue
-        [found] = detector.detect([frame.image])
         faces = dict(tracker.update(frame.time_s, frame.image, found))
         for each in between:
             share = (each.time_s - last.time_s) / (frame.time_s - last.time_s)  # type: ignore[union-attr]
@@ -175,6 +175,36 @@ def follow_faces(
         last, before, between = frame, faces, []
     for each in between:  # where their faces went is not known
         yield each, {}, []
+
+
+def _search(
+    frames: Iterable[TimedFrame], detector: FaceDetector, detect_fps: float | None
+) -> Iterator[tuple[TimedFrame, list[Face] | None]]:
+    """Each frame with its faces, None where they were not looked for; several frames are searched at the same time."""
+    period_s = 0.9 / detect_fps if detect_fps else 0.0  # 0.9, for times may be rounded
+    num_threads = getattr(detector, "frames_at_once", 1)
+    last_s = -math.inf
+    waiting: deque[tuple[TimedFrame, Future[list[list[Face]]] | None]] = deque()
+
+    def take() -> tuple[TimedFrame, list[Face] | None]:
+        frame, search = waiting.popleft()
+        return frame, None if search is None else search.result()[0]
+
+    error: ValueError | None = None
+    with ThreadPoolExecutor(num_threads, thread_name_prefix="face detection") as pool:
+        try:
+            for frame in frames:
+                is_searched = frame.time_s >= last_s + period_s
+                last_s = frame.time_s if is_searched else last_s
+                waiting.append((frame, pool.submit(detector.detect, [frame.image]) if is_searched else None))
+                while len(waiting) >= num_threads:
+                    yield take()
+        except ValueError as raised:  # a video's end that should not be one: told after the frames before it
+            error = raised
+        while waiting:
+            yield take()
+    if error is not None:
+        raise error
 
 
 def assign(cost: np.ndarray, alone: float) -> list[tuple[int, int]]:
