@@ -4,6 +4,8 @@ import http.server
 import io
 import json
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -1034,6 +1036,12 @@ class Videos(Dataset):
 
 
 def test_forked_workers_decode_after_their_parent_has(clip):
+    """In a process of its own: what other tests have left running in threads must not be forked."""
+    done = subprocess.run([sys.executable, __file__, clip], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def decode_in_forked_workers(clip: str) -> None:
     videos = Videos(clip)
     expected = videos[0]
     loader = DataLoader(videos, batch_size=2, num_workers=2, multiprocessing_context="fork", timeout=60)
@@ -1062,3 +1070,7 @@ def test_the_pipeline_takes_paths_of_every_container_and_of_folders(media, frame
     for path, answers in zip(paths, classify(paths, top_k=7), strict=True):
         assert {answer["label"] for answer in answers} == set(config.id2label.values()), path
         assert sum(answer["score"] for answer in answers) == pytest.approx(1, abs=1e-3)
+
+
+if __name__ == "__main__":
+    decode_in_forked_workers(sys.argv[1])

@@ -145,7 +145,7 @@ def test_ctrl_c_ends_a_live_source_with_its_last_rows(model, monkeypatch, capsys
     assert run("rtsp://camera", "--model", model, *DETECTOR) == 0
     last = capsys.readouterr().out.splitlines()[-1].split()
     assert float(last[0]) >= 1
-    assert 2.4 <= float(last[1]) < 20
+    assert 2.0 <= float(last[1]) < 20  # a few frames are decoded ahead of those that are looked at
 
 
 def test_processes_of_accelerate_launch_share_the_videos(model, folder, tmp_path):
