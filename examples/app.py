@@ -145,6 +145,16 @@ def in_words(rows: Sequence[Row]) -> list[str]:
     ]
 
 
+def model_in_words(model: str) -> str:
+    """Which model answers, and where it says what it was trained on."""
+    if not Path(model).is_dir():
+        return f"**Model:** [{model}](https://huggingface.co/{model}). What it was trained on, its card says."
+    results = Path(model) / "results.json"
+    synthetic = results.is_file() and json.loads(results.read_text()).get("synthetic")
+    drawings = " – **trained on drawn faces: what it says of real ones means nothing**" if synthetic else ""
+    return f"**Model:** `{model}`{drawings}."
+
+
 def outcome(rows: Sequence[Row]) -> str:
     """What the visitor should know first."""
     tracks = {row.track for row in rows if row.label is not None}
@@ -223,6 +233,7 @@ class Page:
 
     def __init__(self, model: str) -> None:
         # Only eager attention gives its weights.
+        self.model = model
         loaded = STTForVideoClassification.from_pretrained(model, dtype=torch.float32, attn_implementation="eager")
         processor = STTVideoProcessor.from_pretrained(model)
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -285,6 +296,7 @@ class Page:
             title="Expressions in a video", analytics_enabled=False, delete_cache=(KEEP_S // 6 + 1, KEEP_S)
         ) as blocks:
             gr.Markdown(INTRODUCTION)
+            gr.Markdown(model_in_words(self.model))
             # Unasked, a camera gives its largest pictures, which are beyond the limits.
             camera = gr.WebcamOptions(constraints={"video": {"width": {"ideal": 640}, "height": {"ideal": 480}}})
             video = gr.Video(

@@ -184,6 +184,12 @@ def publish_space(
     publication = Publication(repo_id, "space", space_files(repo_id, model, Path(app or APP)))
     if dry_run:
         return publication
+    try:
+        HfApi(token=token).model_info(model)
+    except RepositoryNotFoundError as error:
+        raise PublishError(f"Nothing was published: the Hub has no model {model} that you may see.") from error
+    except _FAILURES as error:
+        raise PublishError(f"Nothing was published: {error}") from error
     return _commit(publication, private, None, message or f"Publish {repo_id} by modeling_stt", token)
 
 
@@ -387,4 +393,7 @@ def _explain(api: HfApi, publication: Publication, revision: str | None, made: l
             api.delete_repo(**where) if "repository" in made else api.delete_branch(branch=str(revision), **where)
         except _FAILURES:
             left = f"\nThe {made[0]} that was made for it stays, empty, for it could not be removed."
-    return f"Nothing was published: {reason}{left}"
+    log_in = ""
+    if isinstance(error, HfHubHTTPError) and error.response.status_code == 401:
+        log_in = "\nLog in by 'hf auth login', or set HF_TOKEN, with a token that may write."
+    return f"Nothing was published: {reason}{log_in}{left}"

@@ -131,6 +131,8 @@ class Timeline:
             )
         if self.detect_fps is not None and not self.detect_fps > 0:
             raise ValueError(f"detect_fps={self.detect_fps} must be more than 0, or None for every frame.")
+        if torch.device(self.device or "cpu").type == "cuda" and not torch.cuda.is_available():
+            raise ValueError(f"device={self.device!r}: torch finds no GPU here; leave it out, or say 'cpu'.")
         model, processor = load_model(self.model, self.processor, self.dtype)
         if self.device is not None:
             model = model.to(self.device)  # type: ignore[arg-type]
@@ -346,8 +348,11 @@ def load_model(
         raise ValueError(f"The processor of {model} is loaded with it: give one only with a loaded model.")
     if Path(model).exists() and not (Path(model) / "config.json").is_file():
         raise ValueError(f"{model} has no config.json: expected the folder of a saved STT.")
-    loaded = STTForVideoClassification.from_pretrained(model, dtype=dtype or torch.float32)
-    return loaded, STTVideoProcessor.from_pretrained(model)
+    try:
+        loaded = STTForVideoClassification.from_pretrained(model, dtype=dtype or torch.float32)
+        return loaded, STTVideoProcessor.from_pretrained(model)
+    except OSError as error:
+        raise ValueError(f"There is no folder {model}, and from the Hub it could not be loaded: {error}") from error
 
 
 def _crop_of(model: STTForVideoClassification) -> FaceCrop:
