@@ -290,6 +290,9 @@ def test_scores_go_to_a_benchmark_only_where_they_belong_there(run: Path, tmp_pa
 def test_the_space_goes_up_with_all_that_it_needs(hub: HubStandIn, tmp_path: Path) -> None:
     app = tmp_path / "page.py"
     app.write_text("print('a page')")
+    with pytest.raises(PublishError, match=f"the Hub has no model {REPO} that you may see"):
+        publish_space("user/stt-demo", REPO, app=app, private=True)
+    HfApi().create_repo(REPO)
     published = publish_space("user/stt-demo", REPO, app=app, private=True)
     space = hub.repository("user/stt-demo", "space")
     assert (space.sdk, space.private, space.messages[1:]) == (

@@ -6,6 +6,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 from face_videos import (
     CROP,
     NAMES,
@@ -250,3 +251,11 @@ def test_wrong_options_are_refused(options, message):
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"no config\.json"):
         Timeline(tmp_path)
+
+
+def test_a_model_that_is_nowhere_and_a_gpu_that_is_not_there_are_named(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"There is no folder .*/absent, and from the Hub it could not be loaded"):
+        Timeline(tmp_path / "absent")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="device='cuda:0': torch finds no GPU here"):
+        Timeline(tmp_path, device="cuda:0")
