@@ -27,6 +27,7 @@ from dataset_scripts.synthetic_faces import MARKER as SYNTHETIC_MARKER
 from dataset_scripts.verify import config_class, own_options, verify
 from modeling_stt import STTConfig, STTForVideoClassification, STTVideoProcessor
 from modeling_stt.timeline import FaceCrop
+from modeling_stt.timeline.crops import CONVENTION
 from modeling_stt.training import (
     SELECTIONS,
     ClipAugment,
@@ -163,7 +164,7 @@ def build_model(run: RunArguments, classes: list[str]) -> tuple[STTForVideoClass
 
 def note_face_crop(run: RunArguments, config: STTConfig) -> None:
     """Write into the model's configuration how the faces that it is trained on were cut out, where that is known."""
-    file = Path(run.data_dir).expanduser() / "face_crop.json" if run.face_crop is None else Path(run.face_crop)
+    file = Path(run.data_dir).expanduser() / CONVENTION if run.face_crop is None else Path(run.face_crop)
     if run.face_crop is not None or file.is_file():
         config.face_crop = FaceCrop.from_dict(read_object("face_crop", file.read_text())).to_dict()
     elif config.face_crop is not None:

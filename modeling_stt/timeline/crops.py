@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 from .faces import FaceCrop, FaceDetector
-from .tables import VIDEO_ERRORS, find_videos
+from .tables import VIDEO_ERRORS, find_videos, read_table
 from .tracks import FaceTracker, follow_faces
 from .video import DamagedVideoError, read_frames
 
@@ -154,10 +154,7 @@ def _cut_video(
 
 def _videos_done(index: Path) -> set[str]:
     """Videos that are in the index; those that could not be read are tried again."""
-    if not index.is_file():
-        return set()
-    with index.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return {row["video"] for row in csv.DictReader(file) if row["clip"] or not row["reason"]}
+    return {row["video"] for row in read_table(index) if row["clip"] or not row["reason"]}
 
 
 def _note_clips(output: Path, video: str, clips: Sequence[FaceClip], reason: str | None) -> None:

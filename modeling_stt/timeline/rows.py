@@ -352,6 +352,8 @@ def load_model(
         loaded = STTForVideoClassification.from_pretrained(model, dtype=dtype or torch.float32)
         return loaded, STTVideoProcessor.from_pretrained(model)
     except OSError as error:
+        if Path(model).exists():
+            raise  # what is wrong with the folder, transformers says
         raise ValueError(f"There is no folder {model}, and from the Hub it could not be loaded: {error}") from error
 
 

@@ -259,3 +259,9 @@ def test_a_model_that_is_nowhere_and_a_gpu_that_is_not_there_are_named(tmp_path,
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="device='cuda:0': torch finds no GPU here"):
         Timeline(tmp_path, device="cuda:0")
+
+
+def test_a_folder_without_weights_is_not_said_to_be_missing(tmp_path):
+    make_model().config.save_pretrained(tmp_path)
+    with pytest.raises(OSError, match=r"no file named model\.safetensors"):
+        Timeline(tmp_path)
