@@ -177,7 +177,7 @@ def publish_space(
 
     Raises:
         FileNotFoundError: Where there is no app.
-        PublishError: As [`publish`].
+        PublishError: As [`publish`], and where the Hub has no such model.
     """
     _check_name(repo_id)
     _check_name(model)
@@ -189,7 +189,7 @@ def publish_space(
     except RepositoryNotFoundError as error:
         raise PublishError(f"Nothing was published: the Hub has no model {model} that you may see.") from error
     except _FAILURES as error:
-        raise PublishError(f"Nothing was published: {error}") from error
+        raise PublishError(f"Nothing was published: {_reason(error)}") from error
     return _commit(publication, private, None, message or f"Publish {repo_id} by modeling_stt", token)
 
 
@@ -378,7 +378,7 @@ def _explain(api: HfApi, publication: Publication, revision: str | None, made: l
 
     Where the connection failed it stays, empty: large files that went up are kept with it.
     """
-    reason = str(error).strip() or type(error).__name__
+    reason = _reason(error)
     refused = isinstance(error, ValueError) or (isinstance(error, HfHubHTTPError) and error.response.status_code < 500)
     if not refused:
         return (
@@ -393,7 +393,12 @@ def _explain(api: HfApi, publication: Publication, revision: str | None, made: l
             api.delete_repo(**where) if "repository" in made else api.delete_branch(branch=str(revision), **where)
         except _FAILURES:
             left = f"\nThe {made[0]} that was made for it stays, empty, for it could not be removed."
-    log_in = ""
+    return f"Nothing was published: {reason}{left}"
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong, and for who is not logged in what to do."""
+    reason = str(error).strip() or type(error).__name__
     if isinstance(error, HfHubHTTPError) and error.response.status_code == 401:
-        log_in = "\nLog in by 'hf auth login', or set HF_TOKEN, with a token that may write."
-    return f"Nothing was published: {reason}{log_in}{left}"
+        reason += "\nLog in by 'hf auth login', or set HF_TOKEN, with a token that may write."
+    return reason
