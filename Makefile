@@ -26,7 +26,7 @@ test-lowest: $(LOWEST)/installed
 
 $(LOWEST)/installed: setup.py
 	$(PYTHON) -m venv $(LOWEST)
-	grep -oE '"[a-z-]+>=[0-9.]+' setup.py | sed 's/"//; s/>=/==/' > $(LOWEST)/floors.txt
+	grep -oE '"[a-z0-9-]+>=[0-9.]+' setup.py | sed 's/"//; s/>=/==/' > $(LOWEST)/floors.txt
 	$(LOWEST)/bin/python -m pip install --quiet --editable '.[dev]' --constraint $(LOWEST)/floors.txt
 	touch $@
 

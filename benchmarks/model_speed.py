@@ -9,7 +9,8 @@
 Sections, each runnable alone:
 
 - rate: forward and training step (forward, backward, SGD) in each precision, as a share of the rate of one matrix
-  product (3136×512×2048) of the same dtype
+  product (3136×512×2048) of the same dtype. Two shares: `share` counts the operations of the model as it is defined,
+  every token of every block; `share_done` those that are carried out, without what the class token does not need
 - batch: the same forward share for 1 to 16 clips a batch
 - rivals: time per clip of VideoMAE-B, TimeSformer-B, ViViT-B, R3D-18 and MViTv2-S, each with its own configuration and
   random weights, over STT's in the same mode
@@ -190,10 +191,13 @@ def take_turns(
     return {name: {"best": min(values), "median": median(values)} for name, values in times.items()}
 
 
-def count_flops(make: Callable[[], nn.Module], clip_shape: tuple[int, ...], training: bool = False) -> int:
+def count_flops(
+    make: Callable[[], nn.Module], clip_shape: tuple[int, ...], training: bool = False, **options: Any
+) -> int:
     """FLOPs of one clip's forward pass, or of forward and backward, counted on the meta device: nothing is computed.
 
-    The counter knows matrix products, not each device's fused attention, hence plain attention here.
+    The counter knows matrix products, not each device's fused attention, hence plain attention here. `options` go to
+    the model's forward.
     """
     with torch.device("meta"):
         model: Any = make().train(training)
@@ -201,7 +205,7 @@ def count_flops(make: Callable[[], nn.Module], clip_shape: tuple[int, ...], trai
     if hasattr(model, "set_attn_implementation"):
         model.set_attn_implementation("eager")
     with torch.set_grad_enabled(training), FlopCounterMode(display=False) as counter:
-        logits = logits_of(model(clips))
+        logits = logits_of(model(clips, **options))
         if training:
             logits.sum().backward()
     return counter.get_total_flops()
@@ -231,8 +235,22 @@ def growth(sizes: Sequence[int], values: Sequence[float]) -> float:
 # --- sections --------------------------------------------------------------------------------------------------------
 
 
-def shares(jobs: dict[str, Job], flops: dict[bool, int], arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Time jobs of STT in turn with the product of their dtype; `flops` a clip, by whether it is trained on."""
+class Work(NamedTuple):
+    """FLOPs of a clip: of the model as it is defined, and of what is carried out."""
+
+    defined: int
+    done: int
+
+
+def count_work(training: bool) -> Work:
+    """STT's FLOPs a clip. Whoever asks for all hidden states gets every token of every block computed."""
+    clip_shape = RIVALS["STT"].clip_shape
+    defined = count_flops(make_stt, clip_shape, training, output_hidden_states=True)
+    return Work(defined=defined, done=count_flops(make_stt, clip_shape, training))
+
+
+def shares(jobs: dict[str, Job], work: Mapping[bool, Work], arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Time jobs of STT in turn with the product of their dtype; `work` a clip, by whether it is trained on."""
     device = arguments.device
     products = {str(dtype): Product(dtype, device) for dtype in dict.fromkeys(job.dtype for job in jobs.values())}
     times = take_turns({**products, **jobs}, arguments.repeats, device)
@@ -240,9 +258,13 @@ def shares(jobs: dict[str, Job], flops: dict[bool, int], arguments: argparse.Nam
     for name, job in jobs.items():
         rate = Product.flops / times[str(job.dtype)]["best"]
         per_clip = {kind: value / job.batch_size for kind, value in times[name].items()}
-        share = flops[job.training] / per_clip["best"] / rate
-        rows.append({"name": name, "milliseconds_per_clip": in_milliseconds(per_clip), "share": share, "rate": rate})
-        print(f"  {name:<48}{1e3 * per_clip['best']:10.3f} ms/clip   {share:6.3f} of {rate / 1e12:7.3f} TFLOP/s")
+        share, share_done = (flops / per_clip["best"] / rate for flops in work[job.training])
+        row = {"name": name, "milliseconds_per_clip": in_milliseconds(per_clip), "share": share}
+        rows.append(row | {"share_done": share_done, "rate": rate})
+        print(
+            f"  {name:<48}{1e3 * per_clip['best']:10.3f} ms/clip   {share:6.3f} of {rate / 1e12:7.3f} TFLOP/s, "
+            f"done {share_done:6.3f}"
+        )
     return rows
 
 
@@ -253,8 +275,10 @@ def in_milliseconds(times: dict[str, float]) -> dict[str, float]:
 
 def measure_rate(arguments: argparse.Namespace) -> dict[str, Any]:
     """Forward and training step in each precision, under SDPA and plain attention, against the matrix rate."""
-    flops = {training: count_flops(make_stt, RIVALS["STT"].clip_shape, training) for training in (False, True)}
-    print(f"{flops[False] / 2e9:.2f} G multiply-adds a clip forward, {flops[True] / 2e9:.2f} G in a training step")
+    work = {training: count_work(training) for training in (False, True)}
+    print(
+        f"{work[False].defined / 2e9:.2f} G multiply-adds a clip forward, {work[False].done / 2e9:.2f} G of them done"
+    )
     rows = []
     for training in (False, True):
         for precision in arguments.precisions:
@@ -264,8 +288,9 @@ def measure_rate(arguments: argparse.Namespace) -> dict[str, Any]:
                 )
                 for attention in arguments.attentions
             }
-            rows += shares(jobs, flops, arguments)
-    return {"flops": {"forward": flops[False], "training_step": flops[True]}, "batch": arguments.batch, "rows": rows}
+            rows += shares(jobs, work, arguments)
+    flops = {"forward": work[False]._asdict(), "training_step": work[True]._asdict()}
+    return {"flops": flops, "batch": arguments.batch, "rows": rows}
 
 
 def stt_job(
@@ -279,12 +304,12 @@ def stt_job(
 
 def measure_batch(arguments: argparse.Namespace) -> dict[str, Any]:
     """Forward in each precision against the matrix rate, 1 to 16 clips a batch."""
-    flops = {False: count_flops(make_stt, RIVALS["STT"].clip_shape)}
+    work = {False: count_work(training=False)}
     rows = []
     for precision in arguments.precisions:
         sizes = (1, 4, 16) if arguments.quick else (1, 2, 4, 8, 16)
         jobs = {f"forward, {precision}, batch {size}": stt_job(arguments, size, precision) for size in sizes}
-        rows += shares(jobs, flops, arguments)
+        rows += shares(jobs, work, arguments)
     return {"rows": rows}
 
 

@@ -526,6 +526,29 @@ def test_eager_and_sdpa_agree(order: str) -> None:
     assert_close(model.stt(make_clips()).last_hidden_state, eager, atol=1e-5, rtol=1e-4)
 
 
+def test_plain_products_stand_in_for_sdpa_in_bfloat16_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forward and backward: to the bit what `"eager"` gives, and to rounding what SDPA's kernel gives."""
+    model = tiny_classifier(attn_implementation="sdpa").to(torch.bfloat16)
+
+    def logits_and_gradients() -> tuple[torch.Tensor, list[torch.Tensor]]:
+        model.zero_grad()
+        logits = model(make_clips(), labels=torch.tensor([0, 1])).logits
+        F.cross_entropy(logits.float(), torch.tensor([0, 1])).backward()
+        return logits.detach(), [p.grad for p in model.parameters() if p.grad is not None]
+
+    kernel = F.scaled_dot_product_attention
+    calls = []
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or kernel(*a, **k))
+    stood_in = logits_and_gradients()
+    assert not calls
+    monkeypatch.setattr("modeling_stt.modeling_stt.PLAIN_PRODUCTS_UP_TO", 0)
+    by_kernel = logits_and_gradients()
+    assert calls
+    model.set_attn_implementation("eager")
+    assert_close(logits_and_gradients(), stood_in, atol=0, rtol=0)
+    assert_close(stood_in, by_kernel, atol=2e-2, rtol=5e-2)
+
+
 @slow
 @torch.no_grad()
 def test_flex_attention_agrees() -> None:

@@ -171,11 +171,12 @@ def test_a_live_source_that_is_stopped_keeps_its_rows(tmp_path, monkeypatch):
             return read(self, frames(), source, **options)
 
     camera.__class__ = Camera
+    on_interrupt = signal.getsignal(signal.SIGINT)
     summary = write_timelines(["rtsp://camera"], camera, tmp_path / "rows.csv")
     rows = list(read_table(tmp_path / "rows.csv"))
     assert summary.states == {"face": len(rows)}
     assert 3.2 <= float(rows[-1]["end_s"]) < 30  # a few frames are decoded ahead of those that are looked at
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is on_interrupt
 
 
 def test_rows_of_other_settings_are_not_mixed_in(folder, tmp_path):
