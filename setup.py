@@ -8,11 +8,12 @@ ROOT = Path(__file__).parent
 VERSION = "0.1.0.dev0"
 
 # torchvision is needed by transformers' video processors, openpyxl by DFEW's annotation.xlsx. `make test-lowest` runs
-# the tests at these floors. numpy: pyarrow, which datasets brings, refuses numpy 1. torch: 2.6 does not compile
-# the model to one graph. transformers: activation checkpointing by its present name.
+# the tests at these floors. av: 16 reads HD video's colours by SD's matrix. numpy: pyarrow, which datasets brings,
+# refuses numpy 1. torch: 2.6 does not compile the model to one graph. transformers: activation checkpointing by its
+# present name.
 REQUIRES = [
     "accelerate>=1.10",
-    "av>=16",
+    "av>=17",
     "datasets>=4",
     "evaluate>=0.4.6",
     "huggingface-hub>=1.31",

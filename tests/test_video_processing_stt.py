@@ -17,6 +17,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from av.video.reformatter import Colorspace
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from transformers import AutoVideoProcessor, pipeline
@@ -238,6 +239,22 @@ def test_chosen_frames_are_those_of_decoding_everything(media, name):
         assert metadata.frames_indices == list(indices)
         assert metadata.fps == pytest.approx(25)
         assert metadata.duration == pytest.approx(2.4)
+
+
+@pytest.mark.parametrize("matrix", [Colorspace.ITU601, Colorspace.ITU709])
+def test_colors_are_read_by_the_matrix_that_the_file_names(tmp_path, matrix):
+    """PyAV 16 took BT.601 for every file: up to 13 of 255 off in HD video, and no word of it."""
+    path = tmp_path / "v.mp4"
+    color = (200, 60, 30)
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+        stream.codec_context.colorspace = {Colorspace.ITU601: 6, Colorspace.ITU709: 1}[matrix]
+        image = av.VideoFrame.from_ndarray(np.full((HEIGHT, WIDTH, 3), color, np.uint8), format="rgb24")
+        container.mux(stream.encode(image.reformat(format="yuv420p", dst_colorspace=matrix)))
+        container.mux(stream.encode())
+    frames, _ = read_video_frames(path)
+    assert np.abs(frames[0].permute(1, 2, 0).numpy().astype(int) - color).max() <= 3
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 6])

@@ -35,7 +35,7 @@ APP = PACKAGE.parent / "examples" / "app.py"
 # What using a model on videos needs, as setup.py has it: for endpoints just this, for a Space what it draws with, too.
 REQUIREMENTS = (
     "accelerate>=1.10",
-    "av>=16",
+    "av>=17",
     "huggingface-hub>=1.31",
     "numpy>=2.0",
     "onnxruntime>=1.24.1",
