@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import datasets
 import yaml
 from tqdm import tqdm
 from transformers import AutoModelForVideoClassification, AutoVideoProcessor
@@ -38,6 +39,7 @@ import sys
 from transformers import AutoConfig, AutoModel, AutoModelForVideoClassification, AutoVideoProcessor, pipeline
 from transformers.utils import logging
 logging.disable_progress_bar()
+logging.set_verbosity_error()  # AutoModel leaves the head out, and would draw a table of it
 folder, video = sys.argv[1:]
 for auto_class in (AutoConfig, AutoModel, AutoModelForVideoClassification, AutoVideoProcessor):
     print(f"{auto_class.__name__} gives {type(auto_class.from_pretrained(folder, trust_remote_code=True)).__name__}")
@@ -136,6 +138,7 @@ def main() -> None:
     arguments, options = parser.parse_known_args()
     start = time.monotonic()
     logging.disable_progress_bar()
+    datasets.disable_progress_bars()
     results = run_demo(arguments.output_dir, arguments.num_clips, options)
     print_table(results)
     classify_in_new_process(arguments.output_dir)

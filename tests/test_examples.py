@@ -246,3 +246,16 @@ def test_finetuning_starts_from_a_trained_model(trained: Path, home: Path, tmp_p
     assert done.returncode == 0, done.stderr[-3000:]
     before, after = (json.loads((run / "results.json").read_text())["test"] for run in (trained, tmp_path / "run"))
     assert after == before, "nothing was learned at rate 0, so nothing may have changed"
+
+
+def test_the_demos_stranger_is_told_answers_and_nothing_else(
+    trained: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A table of transformers, of the head that AutoModel leaves out, once stood in the middle of the demo's output.
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    from demo import CLASSIFY
+
+    video = next((home / "DFEW" / "Clip" / "original").rglob("*.mp4"))
+    done = run("-I", "-c", CLASSIFY, trained, video)
+    assert done.stderr == ""
+    assert "AutoModel gives STTModel" in done.stdout and len(done.stdout.splitlines()) == 4 + 3
