@@ -50,14 +50,19 @@ def configurations(path: str) -> list[str]:
     return [config.name for config in builder_class(path).BUILDER_CONFIGS]
 
 
-def folds(path: str) -> list[int]:
+def folds(path: str, subset: str | None = None) -> list[int]:
     """Numbers of the folds that a data set of this folder comes in; empty for one with a single split.
+
+    Args:
+        path: a key of ``BUILDERS``.
+        subset: what stands before their names where a set has folds of several kinds: MAFW's ``compound``.
 
     Raises:
         KeyError: ``path`` is not in this folder.
     """
-    names = filter(re.compile(r"fold_\d+").fullmatch, configurations(path))
-    return sorted(int(name.removeprefix("fold_")) for name in names)
+    prefix = "fold_" if subset is None else f"{subset}_fold_"
+    names = filter(re.compile(re.escape(prefix) + r"\d+").fullmatch, configurations(path))
+    return sorted(int(name.removeprefix(prefix)) for name in names)
 
 
 def load_dataset_builder(

@@ -5,7 +5,8 @@
 Takes all options of train.py (`python examples/train.py --help`) and runs each fold as train.py would alone, into
 fold_1, fold_2 … of the output folder. The same command goes on after an interruption: a finished fold is kept if it
 was run with the same options, data and code, else refused; an interrupted one resumes from its last checkpoint.
-`--folds 1 2` runs some folds only, and takes in those that were finished before. Writes results.json and confusion.png
+`--folds 1 2` runs some folds only, and takes in those that were finished before; `--configuration compound` takes
+MAFW's folds of compound emotions. Writes results.json and confusion.png
 and prints a table; each says how many folds it is of, which are missing, and how epochs were chosen.
 """
 
@@ -32,17 +33,20 @@ def parse_folds(arguments: Sequence[str]) -> tuple[list[int] | None, list[str]]:
     own, options = parser.parse_known_args(arguments)
     if any(word.split("=")[0] == "--fold" for word in options):
         raise SystemExit("--fold is train.py's: say which folds to run by --folds, or leave it out to run them all.")
-    if any(word.split("=")[0] == "--configuration" for word in options):
-        raise SystemExit("--configuration is train.py's: here the configurations are fold_1, fold_2 … of the set.")
     return own.folds, options
 
 
 def folds_of(run: RunArguments) -> list[int]:
-    """The folds that the data set has."""
+    """The folds that the data set has, of the kind that `--configuration` names."""
     check_dataset(run.dataset)
-    folds = dataset_scripts.folds(run.dataset)
+    folds = dataset_scripts.folds(run.dataset, run.configuration)
     if not folds:
-        raise SystemExit(f"{run.dataset} has no folds but one fixed split: run it by examples/train.py.")
+        known = ", ".join(dataset_scripts.configurations(run.dataset))
+        raise SystemExit(
+            f"There are no folds {run.configuration}_fold_1, … of {run.dataset}, which comes as {known}."
+            if run.configuration
+            else f"{run.dataset} has no folds but one fixed split: run it by examples/train.py."
+        )
     return folds
 
 

@@ -51,7 +51,11 @@ class RunArguments:
     dataset: str = field(default="dfew", metadata={"help": "Name of a builder in dataset_scripts."})
     fold: int | None = field(default=None, metadata={"help": "Fold that is held out, for sets that have folds."})
     configuration: str | None = field(
-        default=None, metadata={"help": "Configuration of the data set where it is neither a fold nor the default."}
+        default=None,
+        metadata={
+            "help": "Configuration of the data set where it is neither a fold nor the default; with --fold, what "
+            "stands before the fold's name: compound, for MAFW's compound_fold_1."
+        },
     )
     data_options: str = field(
         default="{}", metadata={"help": """Options of the data set's builder: '{"frames": "16f"}'."""}
@@ -190,9 +194,8 @@ def check_dataset(name: str) -> None:
 def configuration(run: RunArguments) -> str:
     """The configuration of the data set that is trained on, such as fold_1."""
     check_dataset(run.dataset)
-    if run.fold is not None and run.configuration is not None:
-        raise SystemExit(f"--fold {run.fold} and --configuration {run.configuration}: give one of them.")
-    name = run.configuration or ("default" if run.fold is None else f"fold_{run.fold}")
+    fold = None if run.fold is None else f"fold_{run.fold}"
+    name = "_".join(filter(None, [run.configuration, fold])) or "default"
     known = configurations(run.dataset)
     if name not in known:
         raise SystemExit(
@@ -262,6 +265,7 @@ def train(arguments: Sequence[str]) -> FoldRun:
             "face_crop": model.config.face_crop,
             "synthetic": is_synthetic(rows["train_rows"][0]),
             "fold": run.fold,
+            "subset": None if run.fold is None else run.configuration,
             "configuration": configuration(run),
             "data_dir": str(Path(run.data_dir).expanduser().resolve()),
             "start": {

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import mafw_trees
 import pytest
 from programs import ROOT, TINY_MODEL, run
 
@@ -189,6 +190,22 @@ def test_two_processes_count_each_clip_once_and_one_of_them_writes(options: list
     assert results["pooled"]["num_clips"] == sum(sum(part["per_class"].values()) for part in counted)
 
 
+def test_mafws_compound_folds_are_run_and_called_so(
+    options: list[str], home: Path, examples: pytest.MonkeyPatch
+) -> None:
+    from cross_validate import cross_validate
+
+    mafw = ["--dataset=mafw", f"--data_dir={mafw_trees.write_mafw(home / 'MAFW')}", "--configuration=compound"]
+    summary = cross_validate([*options, *mafw, *FOLDS, f"--output_dir={home / 'compound'}"])
+    assert summary is not None and summary.name == "mafw compound, 2 of 5 folds, missing: 3, 4, 5"
+    results = json.loads((home / "compound" / "results.json").read_text())
+    assert results["subset"] == "compound" and set(mafw_trees.COMPOUNDS) < set(results["classes"])
+    assert (
+        "On a copy of MAFW compound"
+        in publish(home / "compound", "user/stt", dry_run=True).files["README.md"].decode()
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -196,7 +213,7 @@ def test_two_processes_count_each_clip_once_and_one_of_them_writes(options: list
         (["--dataset=afew"], "afew has no folds .*examples/train.py"),
         (["--folds", "6"], "--folds 6: this data set has the folds 1, 2, 3, 4, 5"),
         (["--fold=1"], "--fold is train.py's"),
-        (["--configuration=fold_1"], "--configuration is train.py's"),
+        (["--configuration=compound"], "no folds compound_fold_1, … of dfew, which comes as fold_1, fold_2"),
         (["--resume_from_checkpoint=runs/checkpoint-3"], "--resume_from_checkpoint is not needed"),
     ],
 )

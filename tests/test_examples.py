@@ -129,7 +129,7 @@ def test_predict_names_expressions_and_survives_bad_videos(trained: Path, home: 
         (["--dataset=dfwe", "--fold=1"], "--dataset dfwe is unknown: choose one of afew"),
         (["--dataset=dfew"], "dfew comes as fold_1, .* not as default: choose one by --fold 1"),
         (["--fold=6"], "dfew comes as fold_1, .* not as fold_6"),
-        (["--fold=1", "--configuration=fold_2"], "give one of them"),
+        (["--fold=1", "--configuration=compound"], "dfew comes as fold_1, .* not as compound_fold_1"),
         (["--fold=1", "--data_options=[1]"], "--data_options must be a JSON object"),
         (["--fold=1", '--data_options={"frame": "16f"}'], "dfew has no frame, only frames, clip_dir"),
         (["--dataset=afew", "--soft_labels=True"], "votes, which afew does not come with"),

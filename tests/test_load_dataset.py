@@ -128,7 +128,8 @@ def test_configurations_and_folds_of_a_set():
     assert configurations("dfew") == [f"fold_{fold}" for fold in range(1, 6)]
     assert folds("ravdess") == [1, 2, 3, 4, 5, 6]
     assert (configurations("afew"), folds("afew")) == (["default"], [])
-    assert folds("mafw") == [1, 2, 3, 4, 5], "the compound folds are another task"
+    assert folds("mafw") == folds("mafw", "compound") == [1, 2, 3, 4, 5], "the compound folds are another task"
+    assert folds("dfew", "compound") == []
 
 
 # --- The cache ------------------------------------------------------------------------------------------------------

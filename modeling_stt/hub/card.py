@@ -163,7 +163,7 @@ def _slug(source: Source) -> str:
 
 
 def _dataset_name(results: Mapping[str, Any]) -> str:
-    name = _source(results).name
+    name = " ".join(filter(None, [_source(results).name, results.get("subset")]))
     if results["synthetic"]:
         return f"synthetic faces in the layout of {name} (drawings; no data of {name})"
     comparable = (results["verification"] or {}).get("comparable")

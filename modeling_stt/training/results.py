@@ -182,9 +182,10 @@ class CrossValidation:
 
     @property
     def name(self) -> str:
-        """The data set and the coverage; synthetic faces are called so."""
+        """The data set, which of its kinds of folds, and the coverage; synthetic faces are called so."""
         shared = self.shared
-        return ("synthetic faces as " if shared["synthetic"] else "") + f"{shared['dataset']}, {self.coverage}"
+        dataset = " ".join(filter(None, [shared["dataset"], shared.get("subset")]))
+        return ("synthetic faces as " if shared["synthetic"] else "") + f"{dataset}, {self.coverage}"
 
     @property
     def shared(self) -> dict[str, Any]:
