@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,16 @@ CUT = {"2x4": WHOLE | {"per_device_train_batch_size": 4}}
 CUT["2x2x2"] = WHOLE | {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
 
 
-def launch(configuration: str, num_processes: int, *words: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
-    """Start this file in processes by a configuration that is shipped."""
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", f"--num_processes={num_processes}"]
-    launcher += ["--config_file", str(CONFIGURATIONS / configuration), __file__, *map(str, words)]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | env
-    return subprocess.run(launcher, env=environment, capture_output=True, text=True, timeout=300, check=False)
+def launcher(configuration: str, num_processes: int, *words: str | Path, **env: str) -> dict[str, Any]:
+    """Command and environment that start this file in processes by a configuration that is shipped."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", f"--num_processes={num_processes}"]
+    command += ["--config_file", str(CONFIGURATIONS / configuration), __file__, *map(str, words)]
+    return {"args": command, "env": os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | env, "text": True}
+
+
+def launch(*words: Any, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run what `launcher` starts to its end."""
+    return subprocess.run(**launcher(*words, **env), capture_output=True, timeout=300, check=False)
 
 
 def fold_options(tree: Path, output_dir: Path, batch_size: int, **options: Any) -> list[str]:
@@ -158,6 +163,17 @@ def test_a_killed_process_ends_all_and_the_run_is_resumed_to_the_same_end(tree: 
     resumed = launch("cpu.yaml", 2, "fold", *options)
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     assert_same_fold(tmp_path / "two", tmp_path / "one")
+
+
+def test_processes_end_with_a_launcher_that_is_killed(tmp_path: Path) -> None:
+    """They went on without it: trained to the end, or held their GPUs and waited."""
+    with subprocess.Popen(**launcher("cpu.yaml", 2, "wait", tmp_path), stderr=subprocess.PIPE) as started:
+        while len(list(tmp_path.iterdir())) < 2:
+            assert started.poll() is None, started.communicate()[1]
+            time.sleep(0.1)
+        started.kill()
+        _, told = started.communicate(timeout=20)  # till the last of them has closed its stderr
+    assert told.count(f"The launcher of this process (PID {started.pid}) is gone") == 2
 
 
 @pytest.mark.skipif(torch.__version__ < "2.11", reason="STTTrainer refuses FSDP2 with a torch before 2.11")
@@ -300,9 +316,19 @@ def run_fsdp(folder: Path) -> None:
         torch.save(outcomes, folder / "fsdp.pt")
 
 
+def wait(words: Sequence[str]) -> None:
+    """Take longer than a test has patience for."""
+    (Path(words[1]) / os.environ["RANK"]).touch()
+    time.sleep(60)
+
+
 def main(job: str, *words: str) -> None:
     """What `launch` has asked for."""
-    if job == "fold":
+    if job == "wait":
+        from train import run_program
+
+        run_program(wait)
+    elif job == "fold":
         run_fold(list(words))
     else:
         {"trainings": run_trainings, "fsdp": run_fsdp}[job](Path(words[0]))
