@@ -31,6 +31,7 @@ from .run import MODEL_CODE, PROCESSOR_FILE, TrainedRun, read_run
 PACKAGE = Path(__file__).parents[1]
 CARD_FILE = "README.md"
 APP = PACKAGE.parent / "examples" / "app.py"
+LICENSE = PACKAGE / "hub" / "LICENSE"  # of the code, which asks that a copy goes with it
 
 # What using a model on videos needs, as setup.py has it: for endpoints just this, for a Space what it draws with, too.
 REQUIREMENTS = (
@@ -116,7 +117,7 @@ def publish(
     dry_run: bool = False,
     token: str | None = None,
 ) -> Publication:
-    """Publish a trained model: weights, code, card, results and the handler of an endpoint, in one commit.
+    """Publish a trained model: weights, code and its licence, card, results, an endpoint's handler, in one commit.
 
     The card is written from results.json. A README.md in the folder is taken instead if it claims nothing else, see
     `check_card`. Pickles, checkpoints and logs stay where they are.
@@ -160,8 +161,8 @@ def publish_space(
 ) -> Publication:
     """Publish the Space that shows a model in the browser, in one commit.
 
-    It holds the app, this package's source (which is on no package index) and the requirements. A private model needs
-    a secret HF_TOKEN in the settings of the Space.
+    It holds the app, this package's source (which is on no package index), their licence and the requirements. A
+    private model needs a secret HF_TOKEN in the settings of the Space.
 
     Args:
         repo_id: `user/name` of the Space; made where there is none.
@@ -226,6 +227,8 @@ def model_files(run: TrainedRun, repo_id: str, benchmark: str | None = None) -> 
     if benchmark:
         entries = eval_result_entries_to_yaml(benchmark_entries(run, benchmark))
         files[f".eval_results/{benchmark.split('/')[-1]}.yaml"] = yaml.safe_dump(entries, sort_keys=False).encode()
+    # Not LICENSE, which would be taken for that of the weights: the card tells it, or the publisher's own file.
+    files["LICENSE-CODE"] = LICENSE
     files["handler.py"] = PACKAGE / "hub" / "handler.py"
     files["requirements.txt"] = ("\n".join(REQUIREMENTS) + "\n").encode()
     return files | {f"endpoint/{name}": path for name, path in _sources(PACKAGE, _NOT_FOR_USE).items()}
@@ -252,6 +255,7 @@ def space_files(repo_id: str, model: str, app: Path) -> dict[str, File]:
     )
     return {
         CARD_FILE: f"---\n{about.to_yaml()}\n---\n\n# {about.title}\n\n{text}\n".encode(),
+        "LICENSE": LICENSE,
         "app.py": app,
         "space.json": (json.dumps({"model": model}) + "\n").encode(),
         "requirements.txt": ("\n".join(SPACE_REQUIREMENTS) + "\n").encode(),

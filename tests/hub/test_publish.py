@@ -22,10 +22,11 @@ from modeling_stt.hub.publish import GRADIO_VERSION
 
 REPO = "user/stt-dfew"
 PACKAGE = Path(modeling_stt.__file__).parent
+LICENSE = (PACKAGE.parent / "LICENSE").read_bytes()
 CODE = ["configuration_stt.py", "modeling_stt.py", "video_processing_stt.py"]
 MODEL_FILES = [
     *("README.md", "config.json", "video_preprocessor_config.json", *CODE, "model.safetensors", "results.json"),
-    *("confusion.png", "handler.py", "requirements.txt"),
+    *("confusion.png", "LICENSE-CODE", "handler.py", "requirements.txt"),
 ]
 
 
@@ -61,6 +62,7 @@ def test_all_goes_up_in_one_commit_and_nothing_else(finished: Path, hub: HubStan
     assert sorted(outside_of_endpoint(files)) == sorted([".gitattributes", *MODEL_FILES])
     assert files["model.safetensors"] == (finished / "model.safetensors").read_bytes()
     assert files["README.md"].startswith(b"---\n")
+    assert files["LICENSE-CODE"] == LICENSE and b"](LICENSE-CODE)" in files["README.md"]
     assert not [name for name in files if name.endswith((".bin", ".pyc")) or "checkpoint" in name]
     assert published.commit == repository.branches["main"]
     assert published.commit in published.url
@@ -303,6 +305,7 @@ def test_the_space_goes_up_with_all_that_it_needs(hub: HubStandIn, tmp_path: Pat
     files = space.files()
     assert files["app.py"] == app.read_bytes()
     assert json.loads(files["space.json"]) == {"model": REPO}
+    assert files["LICENSE"] == LICENSE
     (tmp_path / "README.md").write_bytes(files["README.md"])
     about = metadata_load(tmp_path / "README.md")
     assert (about["sdk"], about["models"], about["app_file"], about["license"]) == (
