@@ -10,10 +10,12 @@ import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from transformers import AutoModelForVideoClassification, AutoVideoProcessor
 
 import modeling_stt  # noqa: F401 (makes STT known to the Auto classes)
+from modeling_stt.timeline.attention import to_pictures
 
 READ_ERRORS = (OSError, ValueError)
 
@@ -35,15 +37,15 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def draw(frames: torch.Tensor, scores: dict[str, float], path: Path) -> None:
-    """Draw the frames `(T, 3, H, W)` of a clip in time order above the probabilities of the classes."""
+def draw(frames: np.ndarray, scores: dict[str, float], path: Path) -> None:
+    """Draw the frames `(T, H, W, 3)` of a clip in time order above the probabilities of the classes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(len(frames), 4), layout="constrained")
     grid = figure.add_gridspec(2, len(frames), height_ratios=(1, 2))
     for i, frame in enumerate(frames):
         axes = figure.add_subplot(grid[0, i])
-        axes.imshow(frame.permute(1, 2, 0).clamp(0, 1))
+        axes.imshow(frame)
         axes.set_axis_off()
     axes = figure.add_subplot(grid[1, :])
     bars = axes.barh(list(scores), list(scores.values()))
@@ -72,11 +74,7 @@ def main() -> int:
         best = sorted(scores, key=scores.__getitem__, reverse=True)[: arguments.top_k]
         print(f"{video}: " + ", ".join(f"{name} {scores[name]:.3f}" for name in best))
         if arguments.picture:
-            frames = clip[0]
-            if processor.do_normalize:
-                mean, std = (torch.tensor(v).view(3, 1, 1) for v in (processor.image_mean, processor.image_std))
-                frames = frames * std + mean
-            draw(frames, scores, arguments.picture)
+            draw(to_pictures(clip[0], processor), scores, arguments.picture)
     return 1 if failures else 0
 
 

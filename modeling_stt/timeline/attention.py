@@ -205,7 +205,7 @@ def _explain(
     spatial = torch.where(temporal[:, None] > 0, weights / temporal[:, None], 1 / weights.shape[1])
     scores = outputs.logits[0].float().softmax(dim=-1).tolist()
     return Explanation(
-        frames=_to_pictures(pixels, processor),
+        frames=to_pictures(pixels, processor),
         times_s=times_s,
         spatial=spatial.unflatten(1, grid).numpy(),
         temporal=(temporal / temporal.sum()).numpy(),
@@ -265,7 +265,7 @@ def _step_back(
     return token, (groups.T if kind == "time" else groups).reshape(frames.shape)
 
 
-def _to_pictures(pixels: torch.Tensor, processor: STTVideoProcessor) -> np.ndarray:
+def to_pictures(pixels: torch.Tensor, processor: STTVideoProcessor) -> np.ndarray:
     """The processor's `(T, 3, H, W)` back to `(T, H, W, 3)` uint8."""
     if processor.do_normalize:
         mean, std = (torch.tensor(each).view(3, 1, 1) for each in (processor.image_mean, processor.image_std))
