@@ -77,7 +77,8 @@ def write_crops(
         Each video when it is done, its clips, and why it could not be read, or not to its end.
 
     Raises:
-        ValueError: For a folder that another convention was written to, or two videos that would be one clip.
+        ValueError: For a folder that another convention was written to, two videos that would be one clip, and videos
+            in folders beside others in none, whose clips `clip_folder` would refuse.
     """
     output = Path(output)
     places = _places([os.fspath(path) for path in paths], output)
@@ -110,6 +111,13 @@ def _places(paths: Sequence[str], output: Path) -> dict[str, Path]:
         if place in videos:
             raise ValueError(f"{videos[place]} and {video} would both become {place}: rename one of them.")
         videos[place] = video
+    loose = [video for place, video in videos.items() if place.parent == output]
+    if 0 < len(loose) < len(videos):
+        told = ", ".join(loose[:5]) + (f" and {len(loose) - 5} more" if len(loose) > 5 else "")
+        raise ValueError(
+            f"Some videos lie in folders of classes, some in none ({told}); clips of the latter would have no class: "
+            "move them into a class's folder, or cut them into another output."
+        )
     return {video: place for place, video in videos.items()}
 
 
