@@ -107,13 +107,24 @@ def test_what_would_mix_or_overwrite_is_refused(videos, tmp_path):
         cut(["one.mp4", "one.mkv"], tmp_path / "both")
 
 
+def test_loose_videos_beside_those_of_classes_are_refused(videos, tmp_path):
+    """Both were cut, for hours maybe, into a folder that `clip_folder` refuses."""
+    for paths in ([videos, "loose.mp4"], ["loose.mp4", videos]):
+        with pytest.raises(
+            ValueError,
+            match=r"in none \(loose\.mp4\); clips of the latter would have no class: move them into a class's folder",
+        ):
+            cut(paths, tmp_path / "clips")
+    assert not (tmp_path / "clips").exists()
+
+
 def test_stt_crop(videos, tmp_path, capsys):
     output = tmp_path / "clips"
     options = ["--size", "48", "--margin", "0.05", "--no-align", "--min_side", "16"]
     options += ["--detector", "face_videos:find_halves"]
     assert cli.main(["crop", str(videos), "--output", str(output), "--main_face", *options]) == 1
     out, err = capsys.readouterr()
-    assert f"{videos / 'sad' / 'one.mp4'}: 1 faces (0.00 to 0.96 s)" in out
+    assert f"{videos / 'sad' / 'one.mp4'}: 1 face (0.00 to 0.96 s)" in out
     assert out.endswith(f"{output}: 2 clips of 4 videos, 1 not read, or not to the end\n")
     assert "sound.mp4 has no video stream" in err
     assert json.loads((output / "face_crop.json").read_text()) == CROP.to_dict()
