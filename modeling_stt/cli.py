@@ -3,6 +3,7 @@
 import argparse
 import inspect
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -276,6 +277,8 @@ def _write_rows(reader: "Timeline", videos: Sequence[str], output: str) -> int:
 
     from .timeline import write_timelines
 
+    # By SIGTERM launchers end the others when one process died. It is no death: what is being read is put away.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     summary = write_timelines(videos, reader, output)
     processes = PartialState()
     if processes.is_main_process:

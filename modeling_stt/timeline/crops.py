@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 from .faces import FaceCrop, FaceDetector
-from .tables import VIDEO_ERRORS, find_videos, read_table
+from .tables import VIDEO_ERRORS, find_videos, only_run, read_table
 from .tracks import FaceTracker, follow_faces
 from .video import DamagedVideoError, read_frames
 
@@ -77,28 +77,29 @@ def write_crops(
         Each video when it is done, its clips, and why it could not be read, or not to its end.
 
     Raises:
-        ValueError: For a folder that another convention was written to, two videos that would be one clip, and videos
-            in folders beside others in none, whose clips `clip_folder` would refuse.
+        ValueError: For a folder that another convention was written to, or that another run is writing; two videos
+            that would be one clip; videos in folders beside others in none, whose clips `clip_folder` would refuse.
     """
     output = Path(output)
     places = _places([os.fspath(path) for path in paths], output)
     _note_convention(output / CONVENTION, crop)
-    done = _videos_done(output / INDEX)
-    for video, place in places.items():
-        if video in done:
-            continue
-        clips, reason = _cut_video(video, output / ".unfinished", crop, detector, tracker(), detect_fps)
-        kept = [clip for clip in clips if clip.end_s - clip.start_s >= min_s]
-        kept = sorted(kept, key=lambda clip: -clip.sum_of_sides)[: 1 if main_face else None]
-        for clip in sorted(kept, key=lambda clip: clip.track):
-            folder = place.with_name(f"{place.name}_{clip.track}")
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            if folder.exists():
-                shutil.rmtree(folder)  # of a run that ended before it could note it
-            clip.folder = clip.folder.rename(folder)
-        _note_clips(output, video, kept, reason)
-        yield video, kept, reason
-    shutil.rmtree(output / ".unfinished", ignore_errors=True)
+    with only_run(output / ".lock", output):
+        done = _videos_done(output / INDEX)
+        for video, place in places.items():
+            if video in done:
+                continue
+            clips, reason = _cut_video(video, output / ".unfinished", crop, detector, tracker(), detect_fps)
+            kept = [clip for clip in clips if clip.end_s - clip.start_s >= min_s]
+            kept = sorted(kept, key=lambda clip: -clip.sum_of_sides)[: 1 if main_face else None]
+            for clip in sorted(kept, key=lambda clip: clip.track):
+                folder = place.with_name(f"{place.name}_{clip.track}")
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                if folder.exists():
+                    shutil.rmtree(folder)  # of a run that ended before it could note it
+                clip.folder = clip.folder.rename(folder)
+            _note_clips(output, video, kept, reason)
+            yield video, kept, reason
+        shutil.rmtree(output / ".unfinished", ignore_errors=True)
 
 
 def _places(paths: Sequence[str], output: Path) -> dict[str, Path]:

@@ -97,6 +97,16 @@ def test_an_interrupted_run_goes_on(videos, tmp_path):
     assert [row["clip"] for row in index(output) if row["clip"]] == ["happy/two_1", "happy/two_2", "sad/one_1"]
 
 
+def test_two_runs_do_not_write_one_folder(videos, tmp_path):
+    """They removed each other's unfinished clips."""
+    first = write_crops([videos], tmp_path / "clips", CROP, HalvesDetector(), tracker=HalvesTracker)
+    next(first)
+    with pytest.raises(ValueError, match=r"Another run is writing \S+clips \(process \d+ on .+\): wait for its end"):
+        cut([videos], tmp_path / "clips")
+    assert len(list(first)) == 3
+    assert not list((tmp_path / "clips").glob(".*"))
+
+
 def test_what_would_mix_or_overwrite_is_refused(videos, tmp_path):
     cut([videos / "sad" / "one.mp4"], tmp_path / "clips")
     with pytest.raises(ValueError, match=r"has clips cut as FaceCrop\(margin=0\.05.*name another folder"):
