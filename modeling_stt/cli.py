@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 if TYPE_CHECKING:
     from .timeline import Row, Timeline
 
-CHARTS = (".png", ".svg", ".pdf")
+PICTURES = (".png", ".svg", ".pdf")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -102,14 +102,10 @@ def timeline(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     if args.output is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         parser.error("several processes write one table: --output FILE is needed.")
-    pictures = [file for file in (args.chart, args.annotate) if file]
-    if pictures and (args.output or len(args.videos) > 1):
+    if (args.chart or args.annotate) and (args.output or len(args.videos) > 1):
         parser.error("--chart and --annotate picture one video, whose rows are printed: --output is another run.")
-    for file in pictures:
-        if not Path(file).parent.is_dir():
-            parser.error(f"there is no folder {Path(file).parent} to write {Path(file).name} to.")
-    if args.chart and Path(args.chart).suffix not in CHARTS:
-        parser.error(f"--chart {args.chart} must end in one of {', '.join(CHARTS)}: the suffix tells the format.")
+    if args.chart:
+        _refuse_picture(parser, "--chart", Path(args.chart))
     try:
         from .timeline import Timeline, find_videos
 
@@ -146,7 +142,7 @@ def _timeline_parser() -> argparse.ArgumentParser:
     add("--output", metavar="FILE", help="table to write or go on with: .csv, .jsonl or .parquet; else rows are "
         "printed as they come")  # fmt: skip
     add("--jsonl", action="store_true", help="print rows as JSON Lines")
-    add("--chart", metavar="FILE", help=f"draw the rows of one video over time: {', '.join(CHARTS)}")
+    add("--chart", metavar="FILE", help=f"draw the rows of one video over time: {', '.join(PICTURES)}")
     add("--annotate", metavar="FILE", help="write one video with boxes and labels burnt in: .mp4, .mov or .mkv")
     _add_windows(parser)
     add("--min_face_share", type=float, default=0.5, help="least share of a window's frames with the face (0.5)")
@@ -215,8 +211,7 @@ def explain(argv: Sequence[str]) -> int:
     """``stt explain VIDEO``: 0 where the picture was written."""
     parser = _explain_parser()
     args = parser.parse_args(argv)
-    if not args.output.parent.is_dir():
-        parser.error(f"--output {args.output}: there is no folder {args.output.parent}.")
+    _refuse_picture(parser, "--output", args.output)
     if args.clip and (args.at is not None or args.track is not None):
         parser.error("--clip explains all of a clip that shows one face: it goes with neither --at nor --track.")
     try:
@@ -248,7 +243,7 @@ def _explain_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("video", metavar="VIDEO", help="file, or http address of one; with --clip a folder of frames, too")
     add("--model", required=True, help="folder of a trained STT, or its name on the Hub")
-    add("--output", required=True, type=Path, metavar="FILE", help="picture to write, such as attention.png or .svg")
+    add("--output", required=True, type=Path, metavar="FILE", help=f"picture to write: {', '.join(PICTURES)}")
     add("--at", type=float, metavar="SECONDS", help="moment of the video; by default the first with a face")
     add("--track", type=int, metavar="N", help="whose face, by the number in the rows of 'stt timeline'; by default "
         "the largest")  # fmt: skip
@@ -256,6 +251,14 @@ def _explain_parser() -> argparse.ArgumentParser:
     _add_windows(parser)
     _add_detector(parser)
     return parser
+
+
+def _refuse_picture(parser: argparse.ArgumentParser, option: str, file: Path) -> None:
+    """End where a picture cannot be written, before anything is read for it."""
+    if not file.parent.is_dir():
+        parser.error(f"{option} {file}: there is no folder {file.parent}.")
+    if file.suffix.lower() not in PICTURES:
+        parser.error(f"{option} {file} must end in one of {', '.join(PICTURES)}: the suffix tells the format.")
 
 
 def _add_windows(parser: argparse.ArgumentParser) -> None:

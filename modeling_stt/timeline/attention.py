@@ -175,10 +175,9 @@ def _find_window(timeline: Timeline, video: Source, at_s: float | None, track: i
             if scored(windows):
                 return scored(windows)[0]
             others |= {w.track for w in windows if w.track is not None and timeline._state(w) == FACE}
-        told = (
-            f"there are the tracks {', '.join(map(str, sorted(others)))}" if others else "there is nothing to explain"
-        )
-        raise ValueError(f"{name} has no window in which {whose} can be scored: {told}.")
+        seen = ", ".join(f"track {each}" for each in sorted(others))
+        told = f"there is: {seen}" if seen else "there is nothing to explain"
+        raise ValueError(f"{name} has no window in which {whose} can be scored; {told}.")
     windows = _windows_at(at_s, groups, name)
     if not scored(windows):
         seen = ", ".join(

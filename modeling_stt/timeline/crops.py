@@ -77,9 +77,12 @@ def write_crops(
         Each video when it is done, its clips, and why it could not be read, or not to its end.
 
     Raises:
-        ValueError: For a folder that another convention was written to, or that another run is writing; two videos
-            that would be one clip; videos in folders beside others in none, whose clips `clip_folder` would refuse.
+        ValueError: For numbers out of range; a folder that another convention was written to, or that another run is
+            writing; two videos that would be one clip; videos in folders beside others in none, whose clips
+            `clip_folder` would refuse.
     """
+    if not min_s >= 0 or not (detect_fps is None or detect_fps > 0):
+        raise ValueError(f"min_s={min_s} must be at least 0, detect_fps={detect_fps} more than 0 or None.")
     output = Path(output)
     places = _places([os.fspath(path) for path in paths], output)
     _note_convention(output / CONVENTION, crop)
@@ -123,6 +126,8 @@ def _places(paths: Sequence[str], output: Path) -> dict[str, Path]:
 
 
 def _note_convention(file: Path, crop: FaceCrop) -> None:
+    if file.parent.is_file():
+        raise ValueError(f"{file.parent} is a file: name a folder to write.")
     if file.is_file():
         before = FaceCrop.from_dict(json.loads(file.read_text()))
         if before != crop:

@@ -192,6 +192,8 @@ class _FrameReader(_VideoReader):
         self.timeout = SILENCE_S if self.is_remote else None
         if address.startswith(CAMERAS) and not Path(address).exists():
             raise FileNotFoundError(f"There is no camera {address}.")
+        if Path(address).is_dir():
+            raise ValueError(f"{address} is a folder: expected one video.")
         super().__init__(address if self.is_live or self.is_remote else _open_source(address), address)
 
     def frames(self) -> Iterator[TimedFrame]:
@@ -256,7 +258,8 @@ class _FrameReader(_VideoReader):
         if packets.error is not None:
             raise DamagedVideoError(f"{self.name} broke off at {packets.end_s:.2f} s: {packets.error.strerror}.")
         if dropped:
-            raise DamagedVideoError(f"{self.name} is damaged: frames at its end that cannot be shown: {dropped}.")
+            lost = "frame" if dropped == 1 else f"{dropped} frames"
+            raise DamagedVideoError(f"{self.name} is damaged: its last {lost} cannot be shown.")
         try:
             self._refuse_cut_short(container, stream, packets.ends, packets.longest_step)
         except ValueError as error:

@@ -172,7 +172,7 @@ def test_nothing_is_read_beyond_the_window():
     [
         ({"at_s": 1.0}, r"At 1 s of the frames, a face cannot be scored; there is: no face"),
         ({"at_s": 5.0, "track": 7}, r"track 7 cannot be scored; there is: track 1 \(face\)"),
-        ({"track": 7}, "no window in which track 7 can be scored: there are the tracks 1, 2"),
+        ({"track": 7}, "no window in which track 7 can be scored; there is: track 1, track 2"),
         ({"at_s": 99.0}, "no frame at 99 s"),
         ({"at_s": -1.0}, "no frame at -1 s"),
         ({"at_s": float("nan")}, "no frame at nan s"),
@@ -185,7 +185,7 @@ def test_where_nothing_can_be_explained_it_is_said(where, message):
 
 
 def test_where_nobody_can_be_explained_it_is_said():
-    with pytest.raises(ValueError, match="no window in which a face can be scored: there is nothing to explain"):
+    with pytest.raises(ValueError, match="no window in which a face can be scored; there is nothing to explain"):
         explain(timed(scene("", "", seconds=3)), reader())
 
 
@@ -280,7 +280,8 @@ def test_stt_explain_writes_the_picture(model_folder, tmp_path, capsys):
         (["--at", "99"], "no frame at 99 s"),
         (["--clip", "--at", "1"], "--clip explains all"),
         (["--output", "nowhere/x.png"], "no folder nowhere"),
-        (["--output", "x.xyz"], "xyz"),
+        (["--output", "x.xyz"], "--output x.xyz must end in one of .png, .svg, .pdf"),
+        (["--output", "x"], "--output x must end in one of"),  # x.png was written, and x told
         (["--model", "."], "config.json"),
     ],
 )

@@ -113,6 +113,11 @@ def test_what_would_mix_or_overwrite_is_refused(videos, tmp_path):
         cut([videos / "sad" / "one.mp4"], tmp_path / "clips", FaceCrop())
     with pytest.raises(ValueError, match=r"not empty and has no face_crop\.json"):
         cut([videos / "sad" / "one.mp4"], videos)
+    with pytest.raises(ValueError, match=r"one\.mp4 is a file: name a folder to write"):
+        cut([videos], videos / "sad" / "one.mp4")
+    for options in ({"detect_fps": 0}, {"detect_fps": float("nan")}, {"min_s": -1}):
+        with pytest.raises(ValueError, match=r"min_s=\S+ must be at least 0, detect_fps=\S+ more than 0 or None"):
+            cut([videos], tmp_path / "numbers", **options)
     with pytest.raises(ValueError, match=r"one\.mp4 and one\.mkv would both become .*one: rename"):
         cut(["one.mp4", "one.mkv"], tmp_path / "both")
 
