@@ -257,6 +257,8 @@ def _refuse_picture(parser: argparse.ArgumentParser, option: str, file: Path) ->
     """End where a picture cannot be written, before anything is read for it."""
     if not file.parent.is_dir():
         parser.error(f"{option} {file}: there is no folder {file.parent}.")
+    if not os.access(file.parent, os.W_OK):
+        parser.error(f"{option} {file}: you may not write to the folder {file.parent}.")
     if file.suffix.lower() not in PICTURES:
         parser.error(f"{option} {file} must end in one of {', '.join(PICTURES)}: the suffix tells the format.")
 

@@ -209,6 +209,8 @@ def _open_source(file: VideoFile) -> str | BinaryIO:
         raise FileNotFoundError(f"There is no video file or folder of frames {path}.")
     if Path(path).is_file() and not Path(path).stat().st_size:
         raise ValueError(f"{path} is empty (0 bytes): copy it again from its source.")
+    if not os.access(path, os.R_OK):
+        raise PermissionError(f"You may not read {path}: its permissions, or its folder's, forbid it.")
     return f"file:{path}"  # keeps FFmpeg from reading "take:1.mp4" as an address
 
 

@@ -3,6 +3,7 @@
 import http.server
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -659,6 +660,12 @@ def test_an_empty_file_is_said_to_be_empty(tmp_path):
         refusal(tmp_path / "clip.mp4") == f"{tmp_path / 'clip.mp4'} is empty (0 bytes): copy it again from its source."
     )
     assert "no video at all" in refusal(b"")
+
+
+def test_a_file_that_may_not_be_read_is_not_said_to_be_damaged(clip, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may read all
+    with pytest.raises(PermissionError, match=f"You may not read {clip}"):
+        STTVideoProcessor()(clip)
 
 
 @pytest.mark.parametrize("data", [b"This is a text, not a video.\n" * 200, bytes(5000), b"\x00\x00\x00\x18ftypmp42"])

@@ -211,3 +211,16 @@ def test_pictures_that_cannot_be_are_refused_before_anything_is_read(
     out, err = capsys.readouterr()
     assert message in err
     assert out == ""
+
+
+@pytest.mark.parametrize("option", ["--chart=x.png", "--annotate=x.mp4"])
+def test_where_one_may_not_write_it_is_said_before_anything_is_read(model, folder, monkeypatch, capsys, option):
+    """The chart was found out to be lost when all was read; the video was blamed, and the sound."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)  # root may write everywhere
+    with pytest.raises(SystemExit) as error:
+        run("a.mp4", "--model", model, *DETECTOR, option)
+    assert error.value.code == 2
+    out, err = capsys.readouterr()
+    assert "may not write" in err
+    assert out == ""
