@@ -3,6 +3,7 @@
 import argparse
 import inspect
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 if TYPE_CHECKING:
     from .timeline import Row, Timeline
+
+PICTURES = (".png", ".svg", ".pdf")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return COMMANDS[args.command][0](rest)
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # who reads the output has enough, as in 'stt timeline … | head'
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python writes when it ends
+        return 141
 
 
 def verify(argv: Sequence[str]) -> int:
@@ -96,12 +102,10 @@ def timeline(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     if args.output is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         parser.error("several processes write one table: --output FILE is needed.")
-    pictures = [file for file in (args.chart, args.annotate) if file]
-    if pictures and (args.output or len(args.videos) > 1):
+    if (args.chart or args.annotate) and (args.output or len(args.videos) > 1):
         parser.error("--chart and --annotate picture one video, whose rows are printed: --output is another run.")
-    for file in pictures:
-        if not Path(file).parent.is_dir():
-            parser.error(f"there is no folder {Path(file).parent} to write {Path(file).name} to.")
+    if args.chart:
+        _refuse_picture(parser, "--chart", Path(args.chart))
     try:
         from .timeline import Timeline, find_videos
 
@@ -116,6 +120,8 @@ def timeline(argv: Sequence[str]) -> int:
         if args.output:
             return _write_rows(reader, videos, args.output)
         return _print_rows(reader, videos, args.jsonl, args.chart, args.annotate)
+    except BrokenPipeError:
+        raise
     except (ImportError, OSError, ValueError) as error:
         parser.error(str(error))
 
@@ -136,7 +142,7 @@ def _timeline_parser() -> argparse.ArgumentParser:
     add("--output", metavar="FILE", help="table to write or go on with: .csv, .jsonl or .parquet; else rows are "
         "printed as they come")  # fmt: skip
     add("--jsonl", action="store_true", help="print rows as JSON Lines")
-    add("--chart", metavar="FILE", help="draw the rows of one video over time: .png, .svg or .pdf")
+    add("--chart", metavar="FILE", help=f"draw the rows of one video over time: {', '.join(PICTURES)}")
     add("--annotate", metavar="FILE", help="write one video with boxes and labels burnt in: .mp4, .mov or .mkv")
     _add_windows(parser)
     add("--min_face_share", type=float, default=0.5, help="least share of a window's frames with the face (0.5)")
@@ -161,13 +167,16 @@ def crop(argv: Sequence[str]) -> int:
         detector = load_detector(args.detector)
         for video, clips, reason in write_crops(args.videos, args.output, convention, detector, **options):
             seconds = ", ".join(f"{clip.start_s:.2f} to {clip.end_s:.2f} s" for clip in clips)
-            print(f"{video}: {len(clips)} faces" + (f" ({seconds})" if clips else ""), flush=True)
+            print(f"{video}: {_count(len(clips), 'face')}" + (f" ({seconds})" if clips else ""), flush=True)
             if reason is not None:
-                print(f"{video}: {reason}", file=sys.stderr)
+                print(_told_of(video, reason), file=sys.stderr)
             num_videos, num_clips, num_errors = num_videos + 1, num_clips + len(clips), num_errors + bool(reason)
+    except BrokenPipeError:
+        raise
     except (ImportError, OSError, ValueError) as error:
         parser.error(str(error))
-    print(f"{args.output}: {num_clips} clips of {num_videos} videos, {num_errors} not read, or not to the end")
+    counts = f"{_count(num_clips, 'clip')} of {_count(num_videos, 'video')}"
+    print(f"{args.output}: {counts}, {num_errors} not read, or not to the end")
     return int(num_errors > 0)
 
 
@@ -202,8 +211,7 @@ def explain(argv: Sequence[str]) -> int:
     """``stt explain VIDEO``: 0 where the picture was written."""
     parser = _explain_parser()
     args = parser.parse_args(argv)
-    if not args.output.parent.is_dir():
-        parser.error(f"--output {args.output}: there is no folder {args.output.parent}.")
+    _refuse_picture(parser, "--output", args.output)
     if args.clip and (args.at is not None or args.track is not None):
         parser.error("--clip explains all of a clip that shows one face: it goes with neither --at nor --track.")
     try:
@@ -235,7 +243,7 @@ def _explain_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("video", metavar="VIDEO", help="file, or http address of one; with --clip a folder of frames, too")
     add("--model", required=True, help="folder of a trained STT, or its name on the Hub")
-    add("--output", required=True, type=Path, metavar="FILE", help="picture to write, such as attention.png or .svg")
+    add("--output", required=True, type=Path, metavar="FILE", help=f"picture to write: {', '.join(PICTURES)}")
     add("--at", type=float, metavar="SECONDS", help="moment of the video; by default the first with a face")
     add("--track", type=int, metavar="N", help="whose face, by the number in the rows of 'stt timeline'; by default "
         "the largest")  # fmt: skip
@@ -243,6 +251,16 @@ def _explain_parser() -> argparse.ArgumentParser:
     _add_windows(parser)
     _add_detector(parser)
     return parser
+
+
+def _refuse_picture(parser: argparse.ArgumentParser, option: str, file: Path) -> None:
+    """End where a picture cannot be written, before anything is read for it."""
+    if not file.parent.is_dir():
+        parser.error(f"{option} {file}: there is no folder {file.parent}.")
+    if not os.access(file.parent, os.W_OK):
+        parser.error(f"{option} {file}: you may not write to the folder {file.parent}.")
+    if file.suffix.lower() not in PICTURES:
+        parser.error(f"{option} {file} must end in one of {', '.join(PICTURES)}: the suffix tells the format.")
 
 
 def _add_windows(parser: argparse.ArgumentParser) -> None:
@@ -264,13 +282,16 @@ def _write_rows(reader: "Timeline", videos: Sequence[str], output: str) -> int:
 
     from .timeline import write_timelines
 
+    # By SIGTERM launchers end the others when one process died. It is no death: what is being read is put away.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     summary = write_timelines(videos, reader, output)
     processes = PartialState()
     if processes.is_main_process:
         states = ", ".join(f"{number} {state}" for state, number in sorted(summary.states.items()))
-        print(f"{output}: {sum(summary.states.values())} rows ({states or 'none'}) of {summary.num_videos} videos")
+        rows = f"{_count(sum(summary.states.values()), 'row')} ({states or 'none'})"
+        print(f"{output}: {rows} of {_count(summary.num_videos, 'video')}")
         if summary.num_skipped:
-            print(f"{summary.num_skipped} of these were there already")
+            print(f"{summary.num_skipped} of these {'was' if summary.num_skipped == 1 else 'were'} there already")
         if summary.num_errors:
             print(f"{summary.num_errors} could not be read, or not to the end: see {summary.errors}")
     if processes.num_processes > 1:
@@ -295,18 +316,20 @@ def _print_rows(
     failures = 0
     kept: list[Row] = []
     for video in videos:
-        if not as_json:
-            print(f"{video}\n{'start':>10}{'end':>10}{'face':>6}  expression")
-        try:
-            with stop_on_interrupt(video) as stop:
-                rows = write_annotated_video(video, reader, annotated) if annotated else reader(video, stop=stop)
+        with stop_on_interrupt(video) as stop:
+            rows = write_annotated_video(video, reader, annotated) if annotated else reader(video, stop=stop)
+            if not as_json:
+                print(f"{video}\n{'start':>10}{'end':>10}{'face':>6}  expression")
+            try:
                 for row in rows:
                     print(to_json(row.to_dict(reader.class_names)) if as_json else _describe(row), flush=True)
                     if chart:
                         kept.append(row)
-        except VIDEO_ERRORS as error:
-            failures += 1
-            print(f"{video}: {error}", file=sys.stderr)
+            except BrokenPipeError:
+                raise
+            except VIDEO_ERRORS as error:
+                failures += 1
+                print(_told_of(video, str(error)), file=sys.stderr)
     if chart and kept:  # of a damaged video, what there was of it
         draw_timeline(kept, reader.class_names).savefig(chart)
     return int(failures > 0)
@@ -316,8 +339,17 @@ def _describe(row: "Row") -> str:
     """A row as a line: seconds, face, and the two likeliest expressions or why there are none."""
     scores = sorted((row.scores or {}).items(), key=lambda score: -score[1])[:2]
     text = ", ".join(f"{name} {score:.2f}" for name, score in scores) or row.state
-    text += f" ({row.frames_dropped} frames dropped)" if row.frames_dropped else ""
+    text += f" ({_count(row.frames_dropped, 'frame')} dropped)" if row.frames_dropped else ""
     return f"{row.start_s:10.2f}{row.end_s:10.2f}{'–' if row.track is None else row.track:>6}  {text}"
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def _told_of(video: str, reason: str) -> str:
+    """A reason with the name of its video, which most have."""
+    return reason if video in reason else f"{video}: {reason}"
 
 
 def _argument(hint: Any) -> dict[str, Any]:

@@ -207,6 +207,10 @@ def _open_source(file: VideoFile) -> str | BinaryIO:
             raise ValueError(f"{path} cannot be fetched ({error}): download it yourself and give its path.") from error
     if not Path(path).exists():
         raise FileNotFoundError(f"There is no video file or folder of frames {path}.")
+    if Path(path).is_file() and not Path(path).stat().st_size:
+        raise ValueError(f"{path} is empty (0 bytes): copy it again from its source.")
+    if not os.access(path, os.R_OK):
+        raise PermissionError(f"You may not read {path}: its permissions, or its folder's, forbid it.")
     return f"file:{path}"  # keeps FFmpeg from reading "take:1.mp4" as an address
 
 
@@ -622,7 +626,11 @@ class STTVideoProcessor(BaseVideoProcessor):
             raise ValueError(f"The metadata says {metadata.total_num_frames} frames, the video has {len(video)}.")
         indices = _choose_frames(choose, metadata)
         chosen = video[indices] if hasattr(video, "ndim") else [video[index] for index in indices]
-        return (read_frame_files(chosen) if _is_frame_file(chosen[0]) else chosen), metadata
+        if not _is_frame_file(chosen[0]):
+            return chosen, metadata
+        frames = read_frame_files(chosen)
+        metadata.height, metadata.width = frames.shape[-2:]
+        return frames, metadata
 
     def _prepare_input_videos(
         self,

@@ -3,6 +3,7 @@
 import http.server
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -652,9 +653,22 @@ def test_a_missing_path_is_named():
         STTVideoProcessor()("/nowhere/clip.mp4")
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"This is a text, not a video.\n" * 200, bytes(5000), b"\x00\x00\x00\x18ftypmp42"]
-)
+def test_an_empty_file_is_said_to_be_empty(tmp_path):
+    """It was said to be damaged, cut short, or no video at all."""
+    (tmp_path / "clip.mp4").touch()
+    assert (
+        refusal(tmp_path / "clip.mp4") == f"{tmp_path / 'clip.mp4'} is empty (0 bytes): copy it again from its source."
+    )
+    assert "no video at all" in refusal(b"")
+
+
+def test_a_file_that_may_not_be_read_is_not_said_to_be_damaged(clip, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may read all
+    with pytest.raises(PermissionError, match=f"You may not read {clip}"):
+        STTVideoProcessor()(clip)
+
+
+@pytest.mark.parametrize("data", [b"This is a text, not a video.\n" * 200, bytes(5000), b"\x00\x00\x00\x18ftypmp42"])
 def test_files_that_are_no_video_are_refused(tmp_path, data):
     path = tmp_path / "clip.mp4"
     path.write_bytes(data)

@@ -5,6 +5,7 @@ the frames that are drawn on follow those that are looked at by a window or some
 """
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from fractions import Fraction
@@ -54,6 +55,7 @@ def write_annotated_video(video: str | PathLike, timeline: Timeline, output: str
         ValueError: For a live source, frames instead of a file, another suffix, or an output that is the video itself;
             and as `timeline`.
         FileNotFoundError: For a missing video, or a missing folder to write to.
+        PermissionError: For a folder that may not be written to.
         DamagedVideoError: As `timeline`, when all that could be read is written.
     """
     output = Path(output)
@@ -66,6 +68,8 @@ def write_annotated_video(video: str | PathLike, timeline: Timeline, output: str
         raise ValueError(f"{output} is the video itself: name another file to write.")
     if not output.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {output.parent} to write {output.name} to.")
+    if not os.access(output.parent, os.W_OK):
+        raise PermissionError(f"You may not write {output.name} to the folder {output.parent}.")
     return _annotate(video, timeline, output)
 
 

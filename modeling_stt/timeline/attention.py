@@ -11,6 +11,7 @@ Attention is no cause: the rollout leaves out values, MLPs and whatever the back
 place that is attended to need not have changed the label.
 """
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from transformers.video_utils import VideoMetadata
 
 from ..modeling_stt import STTForVideoClassification, STTVideoClassifierOutput
 from ..video_processing_stt import STTVideoProcessor
@@ -34,6 +36,11 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 COLUMNS = 16  # frames in a line
+
+# Data sets' faces are about square; the frames of films, 4:3 and longer, are not.
+MAX_STRETCH = 1.25
+
+logger = logging.getLogger(__name__)
 
 # Inches.
 LEFT, FRAMES, RIGHT, LARGEST_FRAME = 0.75, 10.9, 3.2, 1.2
@@ -111,7 +118,8 @@ def explain_clip(clip: Any, model: STTForVideoClassification, processor: STTVide
     """What the model attends to in a clip that is cropped to one face, as those of data sets are.
 
     Args:
-        clip: One video in any form that the processor takes: a file, a folder of frames, an array.
+        clip: One video in any form that the processor takes: a file, a folder of frames, an array. A file or folder
+            whose frames are far from the shape that the model takes is warned of: it was hardly cropped.
         model: A loaded model, with `attn_implementation="eager"`.
         processor: Its processor, which samples the frames.
 
@@ -121,9 +129,24 @@ def explain_clip(clip: Any, model: STTForVideoClassification, processor: STTVide
     """
     inputs = processor(clip, return_tensors="pt", return_metadata=True)
     [metadata] = inputs["video_metadata"]
-    times_s = np.array(metadata.frames_indices) / metadata.fps if metadata.fps else None
     name = Path(clip).name if isinstance(clip, str | PathLike) else "clip"
+    _warn_of_squeezing(name, metadata, inputs["pixel_values"].shape[-2:])
+    times_s = np.array(metadata.frames_indices) / metadata.fps if metadata.fps else None
     return _explain(model, processor, inputs["pixel_values"][0], times_s, name)
+
+
+def _warn_of_squeezing(name: str, metadata: VideoMetadata, size: Sequence[int]) -> None:
+    """Tell that a file's frames are no cut of a face by their shape: the processor squeezes any to the model's."""
+    if not metadata.height or not metadata.width:  # of an array, whose maker knows
+        return
+    stretch = metadata.width / metadata.height * size[0] / size[1]
+    if max(stretch, 1 / stretch) > MAX_STRETCH:
+        logger.warning(
+            "%s has frames of %d × %d px, which are squeezed to the model's %d × %d. A model that was trained on cut "
+            "out faces cannot read them so: find the faces by 'stt timeline' or 'stt explain' without --clip, or cut "
+            "them out by 'stt crop'.",
+            *(name, metadata.width, metadata.height, size[1], size[0]),
+        )
 
 
 def refuse_hidden_attention(model: STTForVideoClassification) -> None:
@@ -147,10 +170,14 @@ def _find_window(timeline: Timeline, video: Source, at_s: float | None, track: i
     by_time = groupby(chain.from_iterable(timeline._cut(video, name, live=False)), key=lambda window: window.start_s)
     groups = (list(group) for _, group in by_time)
     if at_s is None:
+        others: set[int] = set()
         for windows in groups:
             if scored(windows):
                 return scored(windows)[0]
-        raise ValueError(f"{name} has no window in which {whose} can be scored: there is nothing to explain.")
+            others |= {w.track for w in windows if w.track is not None and timeline._state(w) == FACE}
+        seen = ", ".join(f"track {each}" for each in sorted(others))
+        told = f"there is: {seen}" if seen else "there is nothing to explain"
+        raise ValueError(f"{name} has no window in which {whose} can be scored; {told}.")
     windows = _windows_at(at_s, groups, name)
     if not scored(windows):
         seen = ", ".join(

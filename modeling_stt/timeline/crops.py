@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 from .faces import FaceCrop, FaceDetector
-from .tables import VIDEO_ERRORS, find_videos, read_table
+from .tables import VIDEO_ERRORS, find_videos, only_run, read_table
 from .tracks import FaceTracker, follow_faces
 from .video import DamagedVideoError, read_frames
 
@@ -77,27 +77,32 @@ def write_crops(
         Each video when it is done, its clips, and why it could not be read, or not to its end.
 
     Raises:
-        ValueError: For a folder that another convention was written to, or two videos that would be one clip.
+        ValueError: For numbers out of range; a folder that another convention was written to, or that another run is
+            writing; two videos that would be one clip; videos in folders beside others in none, whose clips
+            `clip_folder` would refuse.
     """
+    if not min_s >= 0 or not (detect_fps is None or detect_fps > 0):
+        raise ValueError(f"min_s={min_s} must be at least 0, detect_fps={detect_fps} more than 0 or None.")
     output = Path(output)
     places = _places([os.fspath(path) for path in paths], output)
     _note_convention(output / CONVENTION, crop)
-    done = _videos_done(output / INDEX)
-    for video, place in places.items():
-        if video in done:
-            continue
-        clips, reason = _cut_video(video, output / ".unfinished", crop, detector, tracker(), detect_fps)
-        kept = [clip for clip in clips if clip.end_s - clip.start_s >= min_s]
-        kept = sorted(kept, key=lambda clip: -clip.sum_of_sides)[: 1 if main_face else None]
-        for clip in sorted(kept, key=lambda clip: clip.track):
-            folder = place.with_name(f"{place.name}_{clip.track}")
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            if folder.exists():
-                shutil.rmtree(folder)  # of a run that ended before it could note it
-            clip.folder = clip.folder.rename(folder)
-        _note_clips(output, video, kept, reason)
-        yield video, kept, reason
-    shutil.rmtree(output / ".unfinished", ignore_errors=True)
+    with only_run(output / ".lock", output):
+        done = _videos_done(output / INDEX)
+        for video, place in places.items():
+            if video in done:
+                continue
+            clips, reason = _cut_video(video, output / ".unfinished", crop, detector, tracker(), detect_fps)
+            kept = [clip for clip in clips if clip.end_s - clip.start_s >= min_s]
+            kept = sorted(kept, key=lambda clip: -clip.sum_of_sides)[: 1 if main_face else None]
+            for clip in sorted(kept, key=lambda clip: clip.track):
+                folder = place.with_name(f"{place.name}_{clip.track}")
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                if folder.exists():
+                    shutil.rmtree(folder)  # of a run that ended before it could note it
+                clip.folder = clip.folder.rename(folder)
+            _note_clips(output, video, kept, reason)
+            yield video, kept, reason
+        shutil.rmtree(output / ".unfinished", ignore_errors=True)
 
 
 def _places(paths: Sequence[str], output: Path) -> dict[str, Path]:
@@ -110,10 +115,19 @@ def _places(paths: Sequence[str], output: Path) -> dict[str, Path]:
         if place in videos:
             raise ValueError(f"{videos[place]} and {video} would both become {place}: rename one of them.")
         videos[place] = video
+    loose = [video for place, video in videos.items() if place.parent == output]
+    if 0 < len(loose) < len(videos):
+        told = ", ".join(loose[:5]) + (f" and {len(loose) - 5} more" if len(loose) > 5 else "")
+        raise ValueError(
+            f"Some videos lie in folders of classes, some in none ({told}); clips of the latter would have no class: "
+            "move them into a class's folder, or cut them into another output."
+        )
     return {video: place for place, video in videos.items()}
 
 
 def _note_convention(file: Path, crop: FaceCrop) -> None:
+    if file.parent.is_file():
+        raise ValueError(f"{file.parent} is a file: name a folder to write.")
     if file.is_file():
         before = FaceCrop.from_dict(json.loads(file.read_text()))
         if before != crop:

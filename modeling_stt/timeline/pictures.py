@@ -88,7 +88,7 @@ def draw_timeline(rows: Iterable[Row], class_names: Sequence[str], *, title: str
         spans = {(row.start_s, row.end_s): (row.start_s, row.end_s) for row in rows}
     tracks, num_tracks = _longest_tracks(rows, spans)
     if len(tracks) < num_tracks:
-        title += f"\n{num_tracks - len(tracks)} of {num_tracks} tracks are left out, the shortest"
+        title += f"\n{num_tracks - len(tracks)} of {num_tracks} tracks left out, the shortest"
     nobody = [row for row in rows if row.track is None]
     chart = _Chart(rows, class_names, spans, title, max(1, len(tracks)))
     for number, track in enumerate(tracks):

@@ -131,7 +131,13 @@ class Timeline:
             )
         if self.detect_fps is not None and not self.detect_fps > 0:
             raise ValueError(f"detect_fps={self.detect_fps} must be more than 0, or None for every frame.")
-        if torch.device(self.device or "cpu").type == "cuda" and not torch.cuda.is_available():
+        try:
+            device = torch.device(self.device or "cpu")
+        except RuntimeError as error:
+            raise ValueError(
+                f"device={self.device!r} is none that torch knows: expected 'cpu' or 'cuda:1'."
+            ) from error
+        if device.type == "cuda" and not torch.cuda.is_available():
             raise ValueError(f"device={self.device!r}: torch finds no GPU here; leave it out, or say 'cpu'.")
         model, processor = load_model(self.model, self.processor, self.dtype)
         if self.device is not None:
@@ -223,7 +229,7 @@ class Timeline:
         yield from cutter.finish()
         if num_dropped:
             logger.warning(
-                "%s: %d of %d frames were dropped, being damaged or, of a live source, too many to be looked at.",
+                "%s: dropped frames, damaged or, of a live source, too many to be looked at: %d of %d.",
                 *(name, num_dropped, num_frames + num_dropped),
             )
         if damage is not None:

@@ -3,16 +3,19 @@
 import csv
 import hashlib
 import json
+import logging
 import os
 import shutil
+import socket
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import av
 from accelerate.state import PartialState
@@ -20,6 +23,9 @@ from tqdm import tqdm
 
 from .rows import Row, Timeline, columns
 from .video import stop_on_interrupt, video_duration
+
+if sys.platform != "win32":
+    import fcntl
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".wmv", ".asf", ".flv", ".ogv", ".mxf"),
@@ -33,9 +39,16 @@ VIDEO_ERRORS = (ValueError, OSError, RuntimeError, MemoryError, av.error.FFmpegE
 # Processes wait for the slowest at the end. torch.distributed would give up after minutes.
 PATIENCE = timedelta(days=30)
 
+TWO_DEATHS = (
+    "Twice, the process ended without a word while it read this video: it was killed, or ran out of memory, or the "
+    "video makes the decoder crash."
+)
+
 ERROR_COLUMNS: dict[str, type] = {"video": str, "reason": str, "rows": int}
 
 Record = dict[str, Any]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -95,7 +108,8 @@ def write_timelines(
     `{output}.parts` until all are done, complete or not there: after an interruption the same call goes on where it
     was. Under `accelerate launch` each process takes its share of the videos; all see the same folder, and the main
     one joins the parts. One bad video does not stop the rest: it goes to a table of errors beside, and is tried again
-    by the next call. A damaged one has its rows up to the damage in the table, and its reason in that of errors.
+    by the next call. A damaged one has its rows up to the damage in the table, and its reason in that of errors. One
+    that twice took its process with it (out of memory, a fault of the decoder) is an error, too, in the third call.
 
     Args:
         paths: Videos as paths and addresses, see `find_videos`.
@@ -104,34 +118,21 @@ def write_timelines(
         progress: Whether to show seconds of video done, their rate and the time left; by default in a terminal.
 
     Raises:
-        ValueError: For another suffix, a table that other settings made, or one that this function did not make.
+        ValueError: For another suffix, a table that other settings made, one that this function did not make, or one
+            that another run is writing.
         RuntimeError: For processes that don't know of each other.
     """
     videos = list(dict.fromkeys(os.fspath(path) for path in paths))
     state = _join_processes(timeline)
     table = _Table(Path(output), timeline)
     table.refuse_other_settings()
-    done = table.videos_done()
-    # What was being read when a run ended comes last: should it have been the cause, it keeps no other from its turn.
-    todo = sorted((v for v in videos if v not in done), key=lambda v: table.unfinished(v).exists())
-    state.wait_for_everyone()  # nobody has begun: all see the same videos to be done
-    if state.is_main_process:
-        table.begin()
-    state.wait_for_everyone()
-    own = todo[state.process_index :: state.num_processes]
-    show = sys.stderr.isatty() if progress is None else progress
-    with _Progress(own, show and state.is_local_main_process) as bar:
-        for video in own:
-            error = _write_part(table, timeline, video, bar)
-            bar.next_video(failed=error)
-    state.wait_for_everyone()
-    if state.is_main_process:
-        table.join_parts(videos)
-    state.wait_for_everyone()
+    with only_run(table.parts / "lock", table.output) if state.is_main_process else nullcontext():
+        state.wait_for_everyone()  # until it is known that this is the only run
+        num_skipped = _write_missing(table, timeline, videos, state, progress)
     asked = set(videos)
     failed = {record["video"] for record in read_table(table.errors)} & asked
     states = Counter(record["state"] for record in read_table(table.output) if record["video"] in asked)
-    return TableSummary(table.output, table.errors, len(videos), len(videos) - len(todo), len(failed), dict(states))
+    return TableSummary(table.output, table.errors, len(videos), num_skipped, len(failed), dict(states))
 
 
 def _join_processes(timeline: Timeline) -> PartialState:
@@ -153,30 +154,106 @@ def _join_processes(timeline: Timeline) -> PartialState:
     return state
 
 
+def _write_missing(
+    table: "_Table", timeline: Timeline, videos: Sequence[str], state: PartialState, progress: bool | None
+) -> int:
+    """Read what the table has not, this process its share, and join all; how many videos it had."""
+    done = table.videos_done()
+    # What a process died of comes last: should it die again, it keeps no other video from its turn.
+    todo = sorted((video for video in videos if video not in done), key=table.num_deaths)
+    state.wait_for_everyone()  # nobody has begun: all see the same videos to be done
+    if state.is_main_process:
+        table.begin()
+    state.wait_for_everyone()
+    own = todo[state.process_index :: state.num_processes]
+    show = sys.stderr.isatty() if progress is None else progress
+    with _Progress(own, show and state.is_local_main_process) as bar:
+        for video in own:
+            error = _write_part(table, timeline, video, bar)
+            bar.next_video(failed=error)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        table.join_parts(videos)
+    state.wait_for_everyone()
+    return len(videos) - len(todo)
+
+
 def _write_part(table: "_Table", timeline: Timeline, video: str, bar: "_Progress") -> bool:
     """Write one video's rows, or why there are none or not all; whether there was an error."""
     part, error_file = table.part(video), table.part(video).with_suffix(".error.json")
-    unfinished = table.unfinished(video)
-    num_rows, reason = 0, None
-    # Line by line, so that it can be watched.
-    with unfinished.open("w", buffering=1) as file, stop_on_interrupt(video) as stop:
-        try:
-            for row in timeline(video, stop=stop):
-                file.write(to_json(row.to_dict(timeline.class_names)) + "\n")
-                num_rows += 1
-                bar.advance(row)
-        except VIDEO_ERRORS as error:
-            reason = str(error) or type(error).__name__
+    num_rows = 0
+    reason: str | None = TWO_DEATHS
+    if table.num_deaths(video) < 2:
+        num_rows, reason = _write_unfinished(table.unfinished(video), timeline, video, bar)
     # The error first: rows that are there are taken for all there is to know.
     if reason is not None:
         _write_whole(error_file, to_json({"video": video, "reason": reason, "rows": num_rows}))
     else:
         error_file.unlink(missing_ok=True)
     if num_rows:
-        unfinished.replace(part)
+        table.unfinished(video).replace(part)
     else:
-        unfinished.unlink()
+        table.unfinished(video).unlink(missing_ok=True)
     return reason is not None
+
+
+def _write_unfinished(path: Path, timeline: Timeline, video: str, bar: "_Progress") -> tuple[int, str | None]:
+    """Write one video's rows as they come; how many there are, and why there are none or not all."""
+    num_rows = 0
+    # Line by line, so that it can be watched.
+    with path.open("w", buffering=1) as file, stop_on_interrupt(video) as stop:
+        try:
+            for row in timeline(video, stop=stop):
+                file.write(to_json(row.to_dict(timeline.class_names)) + "\n")
+                num_rows += 1
+                bar.advance(row)
+        except VIDEO_ERRORS as error:
+            return num_rows, str(error) or type(error).__name__
+        except BaseException:
+            path.unlink()  # it is interrupted; where it stays behind, the process died
+            raise
+    return num_rows, None
+
+
+@contextmanager
+def only_run(lock: Path, output: Path) -> Iterator[None]:
+    """Hold a lock file while `output` is written. The system lets go of it when the process ends, however it ends.
+
+    Where there are no such locks, as on Windows, another run is not noticed.
+
+    Raises:
+        ValueError: Where another run holds it.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a+") as file:
+        if not (_can_lock(file, output) and _is_at(lock, file)):  # it may have been removed before it was ours
+            file.seek(0)
+            raise ValueError(
+                f"Another run is writing {output} ({file.read()}): wait for its end, or name another output."
+            )
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        try:
+            yield
+        finally:
+            if _is_at(lock, file):
+                lock.unlink()
+
+
+def _can_lock(file: TextIO, output: Path) -> bool:
+    if sys.platform != "win32":
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            logger.warning("%s cannot be locked (%s): see that no other run writes it, too.", output, error.strerror)
+    return True
+
+
+def _is_at(path: Path, file: TextIO) -> bool:
+    return path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))
 
 
 class _Table:
@@ -216,10 +293,10 @@ class _Table:
         return done | {record["video"] for record in read_table(self.output)}
 
     def begin(self) -> None:
-        """Make the folder of parts, without what an interrupted process left unfinished."""
-        self.parts.mkdir(parents=True, exist_ok=True)
+        """Note how the run before, if there was one, ended, and how the rows are made."""
         for file in self.parts.glob("*.unfinished"):
-            file.unlink()
+            first = file.with_suffix(".died")
+            file.replace(file.with_suffix(".died_again") if first.exists() else first)
         _write_whole(self.settings_file, to_json(self.settings, indent=2))
 
     def part(self, video: str) -> Path:
@@ -229,6 +306,10 @@ class _Table:
     def unfinished(self, video: str) -> Path:
         """Where they lie while the video is being read."""
         return self.part(video).with_suffix(".unfinished")
+
+    def num_deaths(self, video: str) -> int:
+        """How many runs ended without a word while they read this video; 2 is the most that is counted."""
+        return sum(self.part(video).with_suffix(f".{mark}").exists() for mark in ("unfinished", "died", "died_again"))
 
     def join_parts(self, videos: Sequence[str]) -> None:
         """Add the parts to the tables of rows and errors, in the order of the videos, and remove them."""

@@ -188,11 +188,13 @@ class _FrameReader(_VideoReader):
 
     def __init__(self, address: str) -> None:
         self.is_live = is_live(address)
-        is_remote = _scheme(address) in REMOTE_SCHEMES
-        self.timeout = SILENCE_S if is_remote else None
+        self.is_remote = _scheme(address) in REMOTE_SCHEMES
+        self.timeout = SILENCE_S if self.is_remote else None
         if address.startswith(CAMERAS) and not Path(address).exists():
             raise FileNotFoundError(f"There is no camera {address}.")
-        super().__init__(address if self.is_live or is_remote else _open_source(address), address)
+        if Path(address).is_dir():
+            raise ValueError(f"{address} is a folder: expected one video.")
+        super().__init__(address if self.is_live or self.is_remote else _open_source(address), address)
 
     def frames(self) -> Iterator[TimedFrame]:
         """See `read_frames`."""
@@ -200,9 +202,11 @@ class _FrameReader(_VideoReader):
             with self._open_any() as (container, stream):
                 yield from self._timed_frames(container, stream)
         except av.error.FFmpegError as error:
+            told = f"{self.name} cannot be read as a video ({error.strerror})."
+            if self.is_live or self.is_remote:
+                raise ValueError(f"{told} Check the address, and whether it plays elsewhere.") from error
             raise ValueError(
-                f"{self.name} cannot be read as a video ({error.strerror}). If it plays elsewhere, re-encode it; if "
-                "not, it is damaged, cut short, or no video at all."
+                f"{told} If it plays elsewhere, re-encode it; if not, it is damaged, cut short, or no video at all."
             ) from error
 
     @contextmanager
@@ -254,7 +258,8 @@ class _FrameReader(_VideoReader):
         if packets.error is not None:
             raise DamagedVideoError(f"{self.name} broke off at {packets.end_s:.2f} s: {packets.error.strerror}.")
         if dropped:
-            raise DamagedVideoError(f"{self.name} is damaged: its last {dropped} frames cannot be shown.")
+            lost = "frame" if dropped == 1 else f"{dropped} frames"
+            raise DamagedVideoError(f"{self.name} is damaged: its last {lost} cannot be shown.")
         try:
             self._refuse_cut_short(container, stream, packets.ends, packets.longest_step)
         except ValueError as error:

@@ -16,6 +16,7 @@ from face_videos import (
     timed,
     write_video,
 )
+from PIL import Image
 
 from modeling_stt import cli
 from modeling_stt.configuration_stt import ATTENTION_ORDERS
@@ -171,16 +172,39 @@ def test_nothing_is_read_beyond_the_window():
     [
         ({"at_s": 1.0}, r"At 1 s of the frames, a face cannot be scored; there is: no face"),
         ({"at_s": 5.0, "track": 7}, r"track 7 cannot be scored; there is: track 1 \(face\)"),
-        ({"track": 7}, "no window in which track 7 can be scored"),
+        ({"track": 7}, "no window in which track 7 can be scored; there is: track 1, track 2"),
         ({"at_s": 99.0}, "no frame at 99 s"),
         ({"at_s": -1.0}, "no frame at -1 s"),
         ({"at_s": float("nan")}, "no frame at nan s"),
     ],
 )
 def test_where_nothing_can_be_explained_it_is_said(where, message):
-    frames = timed(scene("", "", seconds=3) + scene("happy", "", seconds=3))
+    frames = timed(scene("", "", seconds=3) + scene("happy", "", seconds=3) + scene("happy", "sad", seconds=3))
     with pytest.raises(ValueError, match=message):
         explain(frames, reader(), **where)
+
+
+def test_where_nobody_can_be_explained_it_is_said():
+    with pytest.raises(ValueError, match="no window in which a face can be scored; there is nothing to explain"):
+        explain(timed(scene("", "", seconds=3)), reader())
+
+
+@pytest.mark.parametrize("as_folder", [False, True])
+def test_a_clip_that_was_hardly_cropped_is_warned_of(tmp_path, caplog, as_folder):
+    """A whole frame was squeezed into a square without a word."""
+    for name, halves in (("film", ("happy", "")), ("face", ("happy",))):
+        path = write_video(tmp_path / f"{name}.mp4", scene(*halves, seconds=1))
+        if as_folder:
+            path = tmp_path / name
+            path.mkdir()
+            for number, image in enumerate(scene(*halves, seconds=1)):
+                Image.fromarray(image).save(path / f"{number}.png")
+        explain_clip(path, eager(), make_processor())
+    [record] = caplog.records
+    assert record.message.startswith(
+        f"film{'' if as_folder else '.mp4'} has frames of 128 × 64 px, which are squeezed"
+    )
+    assert "'stt crop'" in record.message
 
 
 def test_another_back_end_is_refused_before_anything_is_read(tmp_path):
@@ -256,7 +280,8 @@ def test_stt_explain_writes_the_picture(model_folder, tmp_path, capsys):
         (["--at", "99"], "no frame at 99 s"),
         (["--clip", "--at", "1"], "--clip explains all"),
         (["--output", "nowhere/x.png"], "no folder nowhere"),
-        (["--output", "x.xyz"], "xyz"),
+        (["--output", "x.xyz"], "--output x.xyz must end in one of .png, .svg, .pdf"),
+        (["--output", "x"], "--output x must end in one of"),  # x.png was written, and x told
         (["--model", "."], "config.json"),
     ],
 )

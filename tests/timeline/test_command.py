@@ -59,12 +59,12 @@ def test_rows_are_printed_for_programs(model, folder, capsys):
 def test_rows_are_written_and_gone_on_with(model, folder, tmp_path, capsys):
     output = tmp_path / "rows.csv"
     assert run(folder / "a.mp4", "--model", model, *DETECTOR, "--output", output) == 0
-    assert capsys.readouterr().out == f"{output}: 2 rows (2 face) of 1 videos\n"
+    assert capsys.readouterr().out == f"{output}: 2 rows (2 face) of 1 video\n"
     bad = write_sound(tmp_path / "sound.mp4")
     assert run(folder, bad, "--model", model, *DETECTOR, "--output", output) == 1
     assert capsys.readouterr().out.splitlines() == [
         f"{output}: 3 rows (2 face, 1 no face) of 3 videos",
-        "1 of these were there already",
+        "1 of these was there already",
         f"1 could not be read, or not to the end: see {tmp_path / 'rows.errors.csv'}",
     ]
     assert [Path(record["video"]).name for record in read_table(output)] == ["a.mp4", "a.mp4", "b.mp4"]
@@ -74,7 +74,7 @@ def test_a_bad_video_is_told_and_the_others_printed(model, folder, tmp_path, cap
     bad = write_sound(tmp_path / "sound.mp4")
     assert run(bad, folder / "b.mp4", "--model", model, *DETECTOR) == 1
     out, err = capsys.readouterr()
-    assert "sound.mp4 has no video stream" in err
+    assert err.splitlines()[-1].startswith(f"{bad} has no video stream")  # the name once
     assert out.endswith("no face\n")
 
 
@@ -118,6 +118,25 @@ def test_many_processes_need_a_table(model, folder, monkeypatch, capsys):
     assert "--output FILE is needed" in capsys.readouterr().err
 
 
+def environment() -> dict[str, str]:
+    return os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)]),
+    }
+
+
+def test_who_has_read_enough_ends_it_quietly(model, folder):
+    """`stt timeline … | head` was told of a broken pipe, as a fault of the video and as wrong usage."""
+    command = [sys.executable, "-m", "modeling_stt.cli", "timeline", str(folder), "--model", str(model), *DETECTOR]
+    pipe = subprocess.PIPE
+    with subprocess.Popen([*command, "--stride_s", "0.1"], stdout=pipe, stderr=pipe, env=environment()) as reading:
+        assert reading.stdout is not None and reading.stderr is not None
+        reading.stdout.readline()
+        reading.stdout.close()
+        told = reading.stderr.read().decode()
+    assert (reading.returncode, "pipe" in told) == (141, False), told
+
+
 def test_ctrl_c_while_a_file_is_read_is_its_own_status(model, folder, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
@@ -149,12 +168,11 @@ def test_ctrl_c_ends_a_live_source_with_its_last_rows(model, monkeypatch, capsys
 
 
 def test_processes_of_accelerate_launch_share_the_videos(model, folder, tmp_path):
-    output, environment = tmp_path / "rows.csv", os.environ | {"OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
+    output = tmp_path / "rows.csv"
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes=2"]
     launch += ["--config_file", str(ROOT / "examples/accelerate/cpu.yaml"), "-m", "modeling_stt.cli", "timeline"]
     command = [*launch, str(folder), "--model", str(model), "--output", str(output), *DETECTOR]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout == f"{output}: 3 rows (2 face, 1 no face) of 2 videos\n"
     assert run(folder, "--model", model, "--output", tmp_path / "one.csv", *DETECTOR) == 0
@@ -178,11 +196,31 @@ def test_one_video_is_pictured_while_its_rows_are_printed(model, folder, tmp_pat
         ([".", "--annotate", "x.mp4"], "picture one video, got 2"),
         (["a.mp4", "--output", "t.csv", "--chart", "x.png"], "another run"),
         (["a.mp4", "--chart", "nowhere/x.png"], "no folder nowhere"),
+        (["a.mp4", "--chart", "x.xyz"], "x.xyz must end in one of .png, .svg, .pdf"),
+        (["a.mp4", "--annotate", "x.avi"], "x.avi must end in one of"),
+        (["a.mp4", "--annotate", "a.mp4"], "a.mp4 is the video itself"),
     ],
 )
-def test_more_than_one_video_is_not_pictured(model, folder, monkeypatch, capsys, arguments, message):
+def test_pictures_that_cannot_be_are_refused_before_anything_is_read(
+    model, folder, monkeypatch, capsys, arguments, message
+):
     monkeypatch.chdir(folder)
     with pytest.raises(SystemExit) as error:
         run(*arguments, "--model", model, *DETECTOR)
     assert error.value.code == 2
-    assert message in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert message in err
+    assert out == ""
+
+
+@pytest.mark.parametrize("option", ["--chart=x.png", "--annotate=x.mp4"])
+def test_where_one_may_not_write_it_is_said_before_anything_is_read(model, folder, monkeypatch, capsys, option):
+    """The chart was found out to be lost when all was read; the video was blamed, and the sound."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)  # root may write everywhere
+    with pytest.raises(SystemExit) as error:
+        run("a.mp4", "--model", model, *DETECTOR, option)
+    assert error.value.code == 2
+    out, err = capsys.readouterr()
+    assert "may not write" in err
+    assert out == ""

@@ -97,14 +97,40 @@ def test_an_interrupted_run_goes_on(videos, tmp_path):
     assert [row["clip"] for row in index(output) if row["clip"]] == ["happy/two_1", "happy/two_2", "sad/one_1"]
 
 
+def test_two_runs_do_not_write_one_folder(videos, tmp_path):
+    """They removed each other's unfinished clips."""
+    first = write_crops([videos], tmp_path / "clips", CROP, HalvesDetector(), tracker=HalvesTracker)
+    next(first)
+    with pytest.raises(ValueError, match=r"Another run is writing \S+clips \(process \d+ on .+\): wait for its end"):
+        cut([videos], tmp_path / "clips")
+    assert len(list(first)) == 3
+    assert not list((tmp_path / "clips").glob(".*"))
+
+
 def test_what_would_mix_or_overwrite_is_refused(videos, tmp_path):
     cut([videos / "sad" / "one.mp4"], tmp_path / "clips")
     with pytest.raises(ValueError, match=r"has clips cut as FaceCrop\(margin=0\.05.*name another folder"):
         cut([videos / "sad" / "one.mp4"], tmp_path / "clips", FaceCrop())
     with pytest.raises(ValueError, match=r"not empty and has no face_crop\.json"):
         cut([videos / "sad" / "one.mp4"], videos)
+    with pytest.raises(ValueError, match=r"one\.mp4 is a file: name a folder to write"):
+        cut([videos], videos / "sad" / "one.mp4")
+    for options in ({"detect_fps": 0}, {"detect_fps": float("nan")}, {"min_s": -1}):
+        with pytest.raises(ValueError, match=r"min_s=\S+ must be at least 0, detect_fps=\S+ more than 0 or None"):
+            cut([videos], tmp_path / "numbers", **options)
     with pytest.raises(ValueError, match=r"one\.mp4 and one\.mkv would both become .*one: rename"):
         cut(["one.mp4", "one.mkv"], tmp_path / "both")
+
+
+def test_loose_videos_beside_those_of_classes_are_refused(videos, tmp_path):
+    """Both were cut, for hours maybe, into a folder that `clip_folder` refuses."""
+    for paths in ([videos, "loose.mp4"], ["loose.mp4", videos]):
+        with pytest.raises(
+            ValueError,
+            match=r"in none \(loose\.mp4\); clips of the latter would have no class: move them into a class's folder",
+        ):
+            cut(paths, tmp_path / "clips")
+    assert not (tmp_path / "clips").exists()
 
 
 def test_stt_crop(videos, tmp_path, capsys):
@@ -113,7 +139,7 @@ def test_stt_crop(videos, tmp_path, capsys):
     options += ["--detector", "face_videos:find_halves"]
     assert cli.main(["crop", str(videos), "--output", str(output), "--main_face", *options]) == 1
     out, err = capsys.readouterr()
-    assert f"{videos / 'sad' / 'one.mp4'}: 1 faces (0.00 to 0.96 s)" in out
+    assert f"{videos / 'sad' / 'one.mp4'}: 1 face (0.00 to 0.96 s)" in out
     assert out.endswith(f"{output}: 2 clips of 4 videos, 1 not read, or not to the end\n")
     assert "sound.mp4 has no video stream" in err
     assert json.loads((output / "face_crop.json").read_text()) == CROP.to_dict()

@@ -125,6 +125,29 @@ def test_larger_weights_are_taken_from_a_file(detector, tmp_path):
     assert other.detect([frame])[0][0].box == detector.detect([frame])[0][0].box
 
 
+def test_a_missing_file_of_weights_says_what_a_detector_is():
+    """It was `[Errno 2] No such file or directory`, without a word of the detector."""
+    with pytest.raises(
+        FileNotFoundError, match=r"no detector 'nope\.onnx', no such file: choose 'default', an \.onnx"
+    ):
+        load_detector("nope.onnx")
+
+
+def test_files_that_are_no_retinaface_are_refused(tmp_path):
+    """They ended in onnxruntime's own exceptions, another network's with the first frame."""
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "text.onnx").write_text("no network")
+    with pytest.raises(ValueError, match=r"text\.onnx is no network that onnxruntime \S+ reads"):
+        load_detector(str(tmp_path / "text.onnx"))
+    onnx = pytest.importorskip("onnx")
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "other", ends[:1], ends[1:])
+    made = onnx.helper.make_model(graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 17)])
+    onnx.save(made, tmp_path / "other.onnx")
+    with pytest.raises(ValueError, match=r"other\.onnx is no RetinaFace: expected .* got x and y"):
+        load_detector(str(tmp_path / "other.onnx"))
+
+
 def test_weights_that_were_not_measured_are_refused(monkeypatch):
     """A later release of the package with other weights must not change results unseen."""
 

@@ -131,7 +131,7 @@ def test_of_too_many_tracks_the_longest_are_drawn_and_the_others_counted():
     figure = draw_timeline(rows, NAMES)
     drawn = [scores.get_ylabel().split("\n")[0] for scores, _ in panels(figure)]
     assert drawn == [f"track {n}" for n in range(3, MAX_TRACKS + 3)]
-    assert "3 of 11 tracks are left out" in figure.texts[0].get_text()
+    assert "3 of 11 tracks left out" in figure.texts[0].get_text()
 
 
 def test_many_windows_become_means_and_the_chart_says_so():

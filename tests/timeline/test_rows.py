@@ -257,6 +257,8 @@ def test_a_model_that_is_nowhere_and_a_gpu_that_is_not_there_are_named(tmp_path,
     with pytest.raises(ValueError, match=r"There is no folder .*/absent, and from the Hub it could not be loaded"):
         Timeline(tmp_path / "absent")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="device='gpu' is none that torch knows"):
+        Timeline(tmp_path, device="gpu")
     with pytest.raises(ValueError, match="device='cuda:0': torch finds no GPU here"):
         Timeline(tmp_path, device="cuda:0")
 

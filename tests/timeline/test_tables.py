@@ -1,6 +1,7 @@
 """Thousands of videos: none is lost, none is read twice, and one that is bad does not stop the rest."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -228,20 +229,75 @@ def test_a_run_that_ends_while_it_writes_loses_and_doubles_nothing(folder, tmp_p
     assert not (tmp_path / "rows.csv.parts").exists()
 
 
-def test_what_was_being_read_when_a_run_ended_comes_last(folder, tmp_path, reads, monkeypatch):
-    """Should a video take the whole process with it, the others have had their turn by then."""
-    videos = [folder / "a.mp4", folder / "b.mkv", folder / "below" / "c.mp4"]
+def die_while_reading(video, videos, output, tmp_path, monkeypatch):
+    """Leave on disk what a process leaves that is killed while it reads this video."""
+    read, parts = tables._write_unfinished, output.with_name(output.name + ".parts")
 
-    def die(*_, **__):
+    def die(path, timeline, other, bar):
+        if other != str(video):
+            return read(path, timeline, other, bar)
+        path.write_text("half a row")
+        shutil.copytree(parts, tmp_path / "at death")
         raise SystemExit
 
     with monkeypatch.context() as patched, pytest.raises(SystemExit):
-        patched.setattr(tables.Timeline, "__call__", die)
-        write_timelines(videos, make_timeline(), tmp_path / "rows.csv")
-    reads.clear()
-    write_timelines(videos, make_timeline(), tmp_path / "rows.csv")
-    assert reads == ["b.mkv", "c.mp4", "a.mp4"]
-    assert names(read_table(tmp_path / "rows.csv")) == ["a.mp4", "b.mkv", "c.mp4"]
+        patched.setattr(tables, "_write_unfinished", die)
+        write_timelines(videos, make_timeline(), output)
+    shutil.rmtree(parts)
+    (tmp_path / "at death").rename(parts)
+
+
+def test_what_a_process_died_of_comes_last_and_after_two_deaths_no_more(folder, tmp_path, reads, monkeypatch):
+    """A video that kills every process that reads it kept the table from being joined, for ever."""
+    videos, output = [folder / "a.mp4", folder / "b.mkv", folder / "below" / "c.mp4"], tmp_path / "rows.csv"
+    for expected in (["a.mp4"], ["b.mkv", "c.mp4", "a.mp4"]):
+        die_while_reading(videos[0], videos, output, tmp_path, monkeypatch)
+        assert reads == expected
+        reads.clear()
+    summary = write_timelines(videos, make_timeline(), output)
+    assert names(read_table(output)) == ["b.mkv", "c.mp4"]
+    [error] = read_table(tmp_path / "rows.errors.csv")
+    assert (Path(error["video"]).name, error["reason"], error["rows"]) == ("a.mp4", tables.TWO_DEATHS, "0")
+    assert (summary.num_skipped, summary.num_errors) == (2, 1)
+    write_timelines(videos, make_timeline(), output)  # as all errors, it is tried again
+    assert names(read_table(output)) == ["b.mkv", "c.mp4", "a.mp4"]
+    assert not (tmp_path / "rows.errors.csv").exists()
+
+
+def test_an_interruption_is_no_death(folder, tmp_path, monkeypatch):
+    """Who stops a long video twice by Ctrl-C, or has it stopped by SIGTERM, still gets it read."""
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(tables.Timeline, "__call__", interrupt)
+            write_timelines([folder / "a.mp4"], make_timeline(), tmp_path / "rows.csv")
+    assert write_timelines([folder / "a.mp4"], make_timeline(), tmp_path / "rows.csv").states == {"face": 1}
+
+
+def test_two_runs_do_not_write_one_table(folder, tmp_path):
+    """They took each other's parts away."""
+    output = tmp_path / "rows.csv"
+    second: list[str] = []
+
+    class Watched(make_timeline().__class__):
+        def __call__(self, *args, **kwargs):
+            with pytest.raises(ValueError) as error:
+                write_timelines([folder / "b.mkv"], make_timeline(), output)
+            second.append(str(error.value))
+            yield from super().__call__(*args, **kwargs)
+
+    first = make_timeline()
+    first.__class__ = Watched
+    write_timelines([folder / "a.mp4"], first, output)
+    [told] = second
+    assert told.startswith(f"Another run is writing {output} (process {os.getpid()} on ")
+    assert names(read_table(output)) == ["a.mp4"]
+    write_timelines([folder / "b.mkv"], make_timeline(), output)
+    assert names(read_table(output)) == ["a.mp4", "b.mkv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.csv", "rows.settings.json"]
 
 
 def test_a_table_appears_when_it_is_complete(tmp_path):

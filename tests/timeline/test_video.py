@@ -124,7 +124,7 @@ def test_of_a_video_cut_short_the_frames_come_and_then_the_reason(tmp_path, suff
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (lambda path: path.touch(), "cannot be read as a video"),
+        (lambda path: path.touch(), "is empty"),
         (lambda path: path.write_bytes(b"no video" * 99), "cannot be read as a video"),
         (lambda path: write_sound(path), "no video stream"),
         (lambda path: None, "There is no video"),
@@ -138,6 +138,12 @@ def test_what_gives_no_frame_is_refused_by_name(tmp_path, write, message):
         next(read_frames(path))
     assert "v.mp4" in str(caught.value)
     assert video_duration(path) in (0, pytest.approx(1, abs=0.1))
+
+
+def test_a_folder_is_no_video(tmp_path):
+    """It was said to be damaged, cut short, or no video at all."""
+    with pytest.raises(ValueError, match=rf"^{tmp_path} is a folder: expected one video"):
+        list(read_frames(tmp_path))
 
 
 def test_a_file_without_its_index_is_refused(tmp_path):
