@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 from av.video.reformatter import Colorspace
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from torch.utils.data import DataLoader, Dataset
 from transformers import AutoVideoProcessor, pipeline
 from transformers.video_utils import VideoMetadata
@@ -256,6 +256,19 @@ def test_colors_are_read_by_the_matrix_that_the_file_names(tmp_path, matrix):
         container.mux(stream.encode())
     frames, _ = read_video_frames(path)
     assert np.abs(frames[0].permute(1, 2, 0).numpy().astype(int) - color).max() <= 3
+
+
+def test_a_video_that_changes_its_size_gets_that_of_the_first_frame_asked_for(tmp_path):
+    """Raw H.264 can be joined end to end: 10 frames of one size, then 10 of another."""
+    path = tmp_path / "joined.h264"
+    parts = [(range(10), (HEIGHT, WIDTH)), (range(10, 20), (2 * HEIGHT, 2 * WIDTH))]
+    for number, (numbers, size) in enumerate(parts):
+        part = write_video(tmp_path / f"{number}.h264", [number_frame(n, *size) for n in numbers])
+        path.write_bytes(path.read_bytes() + part.read_bytes() if number else part.read_bytes())
+    for indices in ([2, 12, 5, 19], [12, 2, 19, 5], [2, 5], [12, 19]):
+        frames, metadata = read_video_frames(path, choose(*indices))
+        assert numbers_of(frames) == indices
+        assert frames.shape[-2:] == (metadata.height, metadata.width) == parts[indices[0] // 10][1]
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 6])
@@ -601,6 +614,26 @@ def test_images_of_every_kind_come_out_as_rgb_bytes(tmp_path, mode):
     frames = read_frame_files([file])
     assert (frames.dtype, frames.shape) == (torch.uint8, (1, 3, HEIGHT, WIDTH))
     assert numbers_of(frames) == [5]
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photographs_come_out_upright_with_the_pixels_of_pillow(tmp_path, suffix, orientation):
+    noise = np.random.default_rng(orientation).integers(0, 255, (6, 10, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    file = tmp_path / f"1.{suffix}"
+    Image.fromarray(noise).resize((80, 48)).save(file, exif=exif)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(file)).convert("RGB"))
+    assert np.array_equal(read_frame_files([file])[0].permute(1, 2, 0), upright)
+
+
+def test_a_frame_file_that_comes_again_is_read_once(frame_folder, monkeypatch):
+    read, read_file = [], video_processing_stt._read_file
+    monkeypatch.setattr(video_processing_stt, "_read_file", lambda name: read.append(name) or read_file(name))
+    files = [frame_folder / f"{number}.jpg" for number in (7, 2, 7, 9, 2)]
+    assert numbers_of(read_frame_files(files)) == [7, 2, 7, 9, 2]
+    assert read == [str(file) for file in (files[0], files[1], files[3])]
 
 
 def test_frames_of_other_sizes_get_the_first_ones(tmp_path, frame_folder):
