@@ -603,6 +603,15 @@ def test_folders_that_do_not_tell_an_order_are_refused(tmp_path, names, message)
     assert str(tmp_path) in str(error.value)
 
 
+@pytest.fixture(params=["torchvision", "pillow"])
+def decoders(request, monkeypatch):
+    """With torchvision's image decoders, and without, as future releases of it will be."""
+    assert video_processing_stt.DECODE_IMAGE is not None
+    if request.param == "pillow":
+        monkeypatch.setattr(video_processing_stt, "DECODE_IMAGE", None)
+
+
+@pytest.mark.usefixtures("decoders")
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "I;16"])
 def test_images_of_every_kind_come_out_as_rgb_bytes(tmp_path, mode):
     image = Image.fromarray(number_frame(5))
@@ -616,6 +625,7 @@ def test_images_of_every_kind_come_out_as_rgb_bytes(tmp_path, mode):
     assert numbers_of(frames) == [5]
 
 
+@pytest.mark.usefixtures("decoders")
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_photographs_come_out_upright_with_the_pixels_of_pillow(tmp_path, suffix, orientation):
@@ -643,6 +653,7 @@ def test_frames_of_other_sizes_get_the_first_ones(tmp_path, frame_folder):
     assert numbers_of(frames) == [1, 2, 3]
 
 
+@pytest.mark.usefixtures("decoders")
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text", "unknown format"])
 def test_a_damaged_frame_file_is_named(frame_folder, damage):
     file = frame_folder / "3.jpg"
