@@ -12,10 +12,7 @@ import argparse
 import dataclasses
 import json
 import logging
-import os
 import sys
-import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +26,7 @@ from dataset_scripts import BUILDERS, configurations, load_dataset
 from dataset_scripts.synthetic_faces import MARKER as SYNTHETIC_MARKER
 from dataset_scripts.verify import config_class, own_options, verify
 from modeling_stt import STTConfig, STTForVideoClassification, STTVideoProcessor
+from modeling_stt.processes import end_with_launcher
 from modeling_stt.timeline import FaceCrop
 from modeling_stt.timeline.crops import CONVENTION
 from modeling_stt.training import (
@@ -302,30 +300,10 @@ def draw(matrix: Sequence[Sequence[int]], classes: Sequence[str], output_dir: Pa
         print(f"No picture of the confusion matrix was drawn. {error}")
 
 
-def end_with_launcher() -> None:
-    """End this process when the one that started it is gone: a launcher that is killed outright ends none of its own.
-
-    They would train on unseen, or hold their GPUs and wait for each other. A thread looks, for it also can while a
-    process waits for the others.
-    """
-    launcher = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == launcher:
-            time.sleep(1)
-        try:
-            print(f"The launcher of this process (PID {launcher}) is gone, so it ends as well.", file=sys.stderr)
-        finally:
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def run_program(program: Callable[[Sequence[str]], object]) -> None:
     """Run a function of the command line's words as a program, in one process or in one of many."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if torch.distributed.is_torchelastic_launched():
-        end_with_launcher()
+    end_with_launcher()
     program(sys.argv[1:])
     if torch.distributed.is_initialized():
         # Without a farewell, gloo's threads now and then abort a process that has done its work.

@@ -280,10 +280,16 @@ def _write_rows(reader: "Timeline", videos: Sequence[str], output: str) -> int:
     """Rows of all videos to a table, what was done to standard output."""
     from accelerate.state import PartialState
 
+    from .processes import end_with_launcher
     from .timeline import write_timelines
 
-    # By SIGTERM launchers end the others when one process died. It is no death: what is being read is put away.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # Launchers end the others by SIGTERM when one process died, terminals by SIGHUP when they are closed. Neither is a
+    # death: what is being read is put away.
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup's is SIG_IGN
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
+    end_with_launcher()
     summary = write_timelines(videos, reader, output)
     processes = PartialState()
     if processes.is_main_process:

@@ -254,7 +254,7 @@ class STTAttention(nn.Module):
     """Multi-head self-attention over the tokens of a sequence, `(*, L, D)` to `(*, L, D)`.
 
     All leading axes are batch: a clip's frames for spatial attention, its positions for temporal attention. Returns
-    the result and, under `attn_implementation="eager"`, the weights `(*, heads, L, L)`, else None. With `num_queries`
+    the result and, where plain products were taken, the weights `(*, heads, L, L)`, else None. With `num_queries`
     only the first so many tokens ask, of all: `(*, num_queries, D)` comes back.
 
     Under `"sdpa"`, short sequences in bfloat16 on a CPU take the plain products of `"eager"` (see

@@ -37,7 +37,8 @@ from transformers.video_processing_utils import BaseVideoProcessor, BatchFeature
 from transformers.video_utils import VideoMetadata, make_batched_metadata
 
 # torchvision's operator, not its function, whose warning takes a thirtieth of a small JPEG's time: 0.29 announces that
-# its image decoders will go. Then Pillow takes their place: the same pixels, in half as much time again.
+# its image decoders will go. Then Pillow takes their place: the same pixels, in half as much time again. (In WebP,
+# Pillow alone heeds a photograph's orientation.)
 DECODE_IMAGE: Any = getattr(torch.ops.image, "decode_image", None)
 RGB = 3  # torchvision's number for it
 
@@ -167,7 +168,7 @@ def _decode_image(name: str, data: torch.Tensor) -> torch.Tensor:
         if DECODE_IMAGE is None:
             return _decode_by_pillow(data)
         frame = DECODE_IMAGE.default(data, RGB, True)
-    except (RuntimeError, OSError, SyntaxError) as error:  # the latter two are Pillow's
+    except (RuntimeError, OSError, SyntaxError, Image.DecompressionBombError) as error:  # but the first, Pillow's
         reason = re.sub(r"^.*\.cpp:\d+, ", "", str(error).splitlines()[0])
         raise ValueError(f"{name} ({len(data)} bytes) is not a readable image: {reason}") from error
     # PNG has 16 bits too.
@@ -175,7 +176,7 @@ def _decode_image(name: str, data: torch.Tensor) -> torch.Tensor:
 
 
 def _decode_by_pillow(data: torch.Tensor) -> torch.Tensor:
-    with Image.open(io.BytesIO(data.numpy().tobytes())) as opened:
+    with Image.open(io.BytesIO(data.numpy().tobytes()), formats=("JPEG", "PNG", "WEBP")) as opened:
         image = ImageOps.exif_transpose(opened)
         if image.mode.startswith("I"):  # 16 bits, which Pillow would cut at 255
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))

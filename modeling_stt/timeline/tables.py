@@ -126,7 +126,7 @@ def write_timelines(
     state = _join_processes(timeline)
     table = _Table(Path(output), timeline)
     table.refuse_other_settings()
-    with only_run(table.parts / "lock", table.output) if state.is_main_process else nullcontext():
+    with only_run(table.lock, table.output) if state.is_main_process else nullcontext():
         state.wait_for_everyone()  # until it is known that this is the only run
         num_skipped = _write_missing(table, timeline, videos, state, progress)
     asked = set(videos)
@@ -200,18 +200,19 @@ def _write_part(table: "_Table", timeline: Timeline, video: str, bar: "_Progress
 def _write_unfinished(path: Path, timeline: Timeline, video: str, bar: "_Progress") -> tuple[int, str | None]:
     """Write one video's rows as they come; how many there are, and why there are none or not all."""
     num_rows = 0
-    # Line by line, so that it can be watched.
-    with path.open("w", buffering=1) as file, stop_on_interrupt(video) as stop:
-        try:
-            for row in timeline(video, stop=stop):
-                file.write(to_json(row.to_dict(timeline.class_names)) + "\n")
-                num_rows += 1
-                bar.advance(row)
-        except VIDEO_ERRORS as error:
-            return num_rows, str(error) or type(error).__name__
-        except BaseException:
-            path.unlink()  # it is interrupted; where it stays behind, the process died
-            raise
+    try:
+        # Line by line, so that it can be watched.
+        with path.open("w", buffering=1) as file, stop_on_interrupt(video) as stop:
+            try:
+                for row in timeline(video, stop=stop):
+                    file.write(to_json(row.to_dict(timeline.class_names)) + "\n")
+                    num_rows += 1
+                    bar.advance(row)
+            except VIDEO_ERRORS as error:
+                return num_rows, str(error) or type(error).__name__
+    except BaseException:
+        path.unlink(missing_ok=True)  # it is interrupted; where it stays behind, the process died
+        raise
     return num_rows, None
 
 
@@ -224,13 +225,11 @@ def only_run(lock: Path, output: Path) -> Iterator[None]:
     Raises:
         ValueError: Where another run holds it.
     """
+    if sys.platform == "win32":
+        yield
+        return
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a+") as file:
-        if not (_can_lock(file, output) and _is_at(lock, file)):  # it may have been removed before it was ours
-            file.seek(0)
-            raise ValueError(
-                f"Another run is writing {output} ({file.read()}): wait for its end, or name another output."
-            )
+    with _open_locked(lock, output) as file:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
@@ -239,6 +238,20 @@ def only_run(lock: Path, output: Path) -> Iterator[None]:
         finally:
             if _is_at(lock, file):
                 lock.unlink()
+
+
+def _open_locked(lock: Path, output: Path) -> TextIO:
+    while True:
+        file = lock.open("a+")
+        if not _can_lock(file, output):
+            with file:
+                file.seek(0)
+                raise ValueError(
+                    f"Another run is writing {output} ({file.read()}): wait for its end, or name another output."
+                )
+        if _is_at(lock, file):
+            return file
+        file.close()  # the run before removed it, at its end, when it was not ours yet
 
 
 def _can_lock(file: TextIO, output: Path) -> bool:
@@ -266,6 +279,7 @@ class _Table:
         self.errors = output.with_suffix(".errors.csv")
         self.settings_file = output.with_suffix(".settings.json")
         self.parts = output.with_name(output.name + ".parts")
+        self.lock = output.with_name(output.name + ".lock")  # beside the parts: they are removed while it is held
         self.kinds = columns(timeline.class_names)
         self.settings = json.loads(to_json(timeline.settings()))  # rounded as it is when it is read again
 
@@ -294,6 +308,7 @@ class _Table:
 
     def begin(self) -> None:
         """Note how the run before, if there was one, ended, and how the rows are made."""
+        self.parts.mkdir(exist_ok=True)
         for file in self.parts.glob("*.unfinished"):
             first = file.with_suffix(".died")
             file.replace(file.with_suffix(".died_again") if first.exists() else first)

@@ -145,6 +145,27 @@ def test_ctrl_c_while_a_file_is_read_is_its_own_status(model, folder, monkeypatc
     assert run(folder, "--model", model, *DETECTOR) == 130
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_closed_terminal_and_a_launchers_signal_leave_nothing_unfinished(model, folder, tmp_path, monkeypatch, name):
+    """What stays unfinished is taken for a death, and after two the video would not be read again."""
+    number = getattr(signal, name)
+
+    def end(*_, **__):
+        os.kill(os.getpid(), number)
+        yield from ()
+
+    monkeypatch.setattr("modeling_stt.timeline.Timeline.__call__", end)
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            run(folder, "--model", model, "--output", tmp_path / "rows.csv", *DETECTOR)
+    finally:
+        signal.signal(number, before)
+    assert ended.value.code == 128 + number
+    assert (tmp_path / "rows.csv.parts").is_dir() and not list(tmp_path.rglob("*.unfinished"))
+    assert not (tmp_path / "rows.csv.lock").exists()
+
+
 def test_ctrl_c_ends_a_live_source_with_its_last_rows(model, monkeypatch, capsys):
     monkeypatch.setattr(video, "is_live", lambda source: True)
     frames = [(n / 25, image) for n, image in enumerate(scene("happy", "", seconds=30))]
