@@ -225,10 +225,10 @@ def only_run(lock: Path, output: Path) -> Iterator[None]:
     Raises:
         ValueError: Where another run holds it.
     """
+    lock.parent.mkdir(parents=True, exist_ok=True)
     if sys.platform == "win32":
         yield
         return
-    lock.parent.mkdir(parents=True, exist_ok=True)
     with _open_locked(lock, output) as file:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -255,13 +255,12 @@ def _open_locked(lock: Path, output: Path) -> TextIO:
 
 
 def _can_lock(file: TextIO, output: Path) -> bool:
-    if sys.platform != "win32":
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            logger.warning("%s cannot be locked (%s): see that no other run writes it, too.", output, error.strerror)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        logger.warning("%s cannot be locked (%s): see that no other run writes it, too.", output, error.strerror)
     return True
 
 
