@@ -6,7 +6,8 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
@@ -106,7 +107,7 @@ def timeline(argv: Sequence[str]) -> int:
         parser.error("--chart and --annotate picture one video, whose rows are printed: --output is another run.")
     if args.chart:
         _refuse_picture(parser, "--chart", Path(args.chart))
-    try:
+    with _errors_told(parser):
         from .timeline import Timeline, find_videos
 
         options = ("window_s", "stride_s", "min_face_share", "batch_size", "detector", "detect_fps", "device")
@@ -120,10 +121,6 @@ def timeline(argv: Sequence[str]) -> int:
         if args.output:
             return _write_rows(reader, videos, args.output)
         return _print_rows(reader, videos, args.jsonl, args.chart, args.annotate)
-    except BrokenPipeError:
-        raise
-    except (ImportError, OSError, ValueError) as error:
-        parser.error(str(error))
 
 
 def _timeline_parser() -> argparse.ArgumentParser:
@@ -159,7 +156,7 @@ def crop(argv: Sequence[str]) -> int:
     parser = _crop_parser()
     args = parser.parse_args(argv)
     num_videos = num_clips = num_errors = 0
-    try:
+    with _errors_told(parser):
         from .timeline import FaceCrop, load_detector, write_crops
 
         convention = FaceCrop(margin=args.margin, align=args.align, size=args.size, min_side=args.min_side)
@@ -171,10 +168,6 @@ def crop(argv: Sequence[str]) -> int:
             if reason is not None:
                 print(_told_of(video, reason), file=sys.stderr)
             num_videos, num_clips, num_errors = num_videos + 1, num_clips + len(clips), num_errors + bool(reason)
-    except BrokenPipeError:
-        raise
-    except (ImportError, OSError, ValueError) as error:
-        parser.error(str(error))
     counts = f"{_count(num_clips, 'clip')} of {_count(num_videos, 'video')}"
     print(f"{args.output}: {counts}, {num_errors} not read, or not to the end")
     return int(num_errors > 0)
@@ -214,7 +207,7 @@ def explain(argv: Sequence[str]) -> int:
     _refuse_picture(parser, "--output", args.output)
     if args.clip and (args.at is not None or args.track is not None):
         parser.error("--clip explains all of a clip that shows one face: it goes with neither --at nor --track.")
-    try:
+    with _errors_told(parser):
         from .timeline import Timeline, draw_explanation, explain_clip
         from .timeline import explain as explain_window_of
         from .timeline.rows import load_model
@@ -228,8 +221,6 @@ def explain(argv: Sequence[str]) -> int:
             reader = Timeline(model, processor=processor, **options)
             explanation = explain_window_of(args.video, reader, at_s=args.at, track=args.track)
         draw_explanation(explanation).savefig(args.output)
-    except (ImportError, OSError, ValueError) as error:
-        parser.error(str(error))
     print(f"{explanation.name}: {explanation.label} {explanation.scores[explanation.label]:.2f}; see {args.output}")
     return 0
 
@@ -251,6 +242,17 @@ def _explain_parser() -> argparse.ArgumentParser:
     _add_windows(parser)
     _add_detector(parser)
     return parser
+
+
+@contextmanager
+def _errors_told(parser: argparse.ArgumentParser) -> Iterator[None]:
+    """End with what the command cannot do, and why, by the parser. A pipe that nobody reads any more is no error."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except (ImportError, OSError, ValueError) as error:
+        parser.error(str(error))
 
 
 def _refuse_picture(parser: argparse.ArgumentParser, option: str, file: Path) -> None:
