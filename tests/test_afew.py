@@ -9,15 +9,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import afew_trees as trees
 import datasets
 import pytest
-from afew_trees import CLASS_FOLDERS, CLIPS, COLLIDING
-from classic import NEEDS_DATASETS3, load_classic
-from dfew_trees import video, write_frames
 
 import dataset_scripts
 from dataset_scripts import afew, dfew
+from helpers import afew_trees as trees
+from helpers.afew_trees import CLASS_FOLDERS, CLIPS, COLLIDING
+from helpers.classic import NEEDS_DATASETS3, load_classic
+from helpers.dfew_trees import video, write_frames
 
 LABELS = {f"{split}/{number}": label for split, clips in CLIPS.items() for number, label in clips.items()}
 TRAIN_FACES = Path("Train_AFEW") / "AlignedFaces_LBPTOP_Points" / "Faces"

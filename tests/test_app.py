@@ -18,10 +18,10 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from programs import ROOT
-from training.tiny import NAMES, make_model, make_processor
 
 from dataset_scripts.synthetic_faces import draw_clip
+from helpers.programs import ROOT
+from helpers.tiny import NAMES, make_model, make_processor
 from modeling_stt.timeline import FaceCrop, Timeline, columns, explain_window
 
 sys.path.insert(0, str(ROOT / "examples"))

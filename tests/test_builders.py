@@ -13,9 +13,9 @@ from types import ModuleType
 
 import datasets
 import pytest
-from dfew_trees import video
 
 from dataset_scripts import BUILDERS, verify
+from helpers.dfew_trees import video
 
 SHARED_FUNCTIONS = (
     "shown",

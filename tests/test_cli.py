@@ -6,10 +6,10 @@ import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
-import dfew_trees as trees
 import pytest
 
 from dataset_scripts import BUILDERS, dfew
+from helpers import dfew_trees as trees
 from modeling_stt import cli
 
 

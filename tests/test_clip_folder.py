@@ -9,11 +9,11 @@ from pathlib import Path
 
 import datasets
 import pytest
-from classic import NEEDS_DATASETS3, load_classic
-from dfew_trees import video, write_frames
 
 import dataset_scripts
 from dataset_scripts import clip_folder, dfew
+from helpers.classic import NEEDS_DATASETS3, load_classic
+from helpers.dfew_trees import video, write_frames
 
 CLASSES = ["bored", "keen", "tired"]
 CLIP_IDS = [  # of the fixture plain, in natural order

@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import dfew_trees
 import pytest
-from classic import NEEDS_DATASETS3, load_classic
 
 import dataset_scripts
 from dataset_scripts import crema_d
+from helpers import dfew_trees
+from helpers.classic import NEEDS_DATASETS3, load_classic
 
 ACTORS = (1001, 1018, 1019, 1037, 1054, 1064, 1072, 1073, 1076, 1091)
 SENTENCES = ("IEO", "MTI", "TIE")

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import mafw_trees
 import pytest
-from programs import ROOT, TINY_MODEL, run
 
 from dataset_scripts import BUILDERS, folds
 from dataset_scripts.synthetic_faces import write_synthetic_dfew
+from helpers import mafw_trees
+from helpers.programs import ROOT, TINY_MODEL, run
 from modeling_stt.hub import publish
 
 EXAMPLES = ROOT / "examples"

@@ -10,14 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import datasets
-import dfew_trees as trees
 import numpy as np
 import openpyxl
 import pytest
-from dfew_trees import IDS, LABELS
 
 import dataset_scripts
 from dataset_scripts import dfew
+from helpers import dfew_trees as trees
+from helpers.dfew_trees import IDS, LABELS
 
 FULL = Path("Clip") / "clip_224x224"
 

@@ -15,16 +15,13 @@ import shutil
 import sys
 from pathlib import Path
 
-import afew_trees
-import dfew_trees
-import ferv39k_trees
-import mafw_trees
 import pytest
-from hub.standin import HubStandIn
-from pages import RUN, SHOWN, Block, read_blocks, run_blocks, skip_without_exporters
-from programs import ROOT, TINY_MODEL, run
 
 from dataset_scripts.synthetic_faces import write_synthetic_dfew
+from helpers import afew_trees, dfew_trees, ferv39k_trees, mafw_trees
+from helpers.pages import RUN, SHOWN, Block, read_blocks, run_blocks, skip_without_exporters
+from helpers.programs import ROOT, TINY_MODEL, run
+from helpers.standin import HubStandIn
 from modeling_stt import DFEW_CLASSES
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

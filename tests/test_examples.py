@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import afew_trees
 import pytest
-from programs import ROOT, TINY_MODEL, run
 
 from dataset_scripts.synthetic_faces import write_synthetic_dfew
+from helpers import afew_trees
+from helpers.programs import ROOT, TINY_MODEL, run
 from modeling_stt import STTConfig
 from modeling_stt.hub import publish
 from modeling_stt.timeline import FaceCrop

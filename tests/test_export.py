@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from pages import read_blocks, run_blocks, skip_without_exporters
-from programs import ROOT
 from torch.export import Dim
 from transformers import pipeline
 
 from dataset_scripts.synthetic_faces import write_synthetic_dfew
+from helpers.pages import read_blocks, run_blocks, skip_without_exporters
+from helpers.programs import ROOT
 from modeling_stt import STTConfig, STTForVideoClassification, STTVideoProcessor
 from modeling_stt.configuration_stt import ATTENTION_ORDERS
 

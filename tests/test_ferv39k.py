@@ -8,14 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import datasets
-import ferv39k_trees as trees
 import pytest
-from classic import NEEDS_DATASETS3, load_classic
-from dfew_trees import write_frames
-from ferv39k_trees import FACES, LISTS, PICTURES, TEST, TRAIN
 
 import dataset_scripts
 from dataset_scripts import ferv39k
+from helpers import ferv39k_trees as trees
+from helpers.classic import NEEDS_DATASETS3, load_classic
+from helpers.dfew_trees import write_frames
+from helpers.ferv39k_trees import FACES, LISTS, PICTURES, TEST, TRAIN
 
 TRAIN_LIST = LISTS / "All_scenes" / "train_All.csv"
 TEST_LIST = LISTS / "All_scenes" / "test_All.csv"

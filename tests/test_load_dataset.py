@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import datasets
-import dfew_trees as trees
 import pytest
-from classic import NEEDS_DATASETS3, load_classic
 
 from dataset_scripts import configurations, dfew, folds, load_dataset, load_dataset_builder
+from helpers import dfew_trees as trees
+from helpers.classic import NEEDS_DATASETS3, load_classic
 
 
 @pytest.fixture

@@ -8,15 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import datasets
-import mafw_trees as trees
 import pytest
-from classic import NEEDS_DATASETS3, load_classic
-from dfew_trees import fold_members, write_frames
-from mafw_trees import CLIPS, COMPOUND, FRAMES, LISTS, SINGLE, clip_name
 from PIL import Image
 
 import dataset_scripts
 from dataset_scripts import mafw
+from helpers import mafw_trees as trees
+from helpers.classic import NEEDS_DATASETS3, load_classic
+from helpers.dfew_trees import fold_members, write_frames
+from helpers.mafw_trees import CLIPS, COMPOUND, FRAMES, LISTS, SINGLE, clip_name
 
 PLAIN = LISTS / "single" / "no_caption"
 CAPTIONED = LISTS / "single" / "with_caption"

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import datasets
-import dfew_trees
 import pytest
-from classic import NEEDS_DATASETS3, load_classic
 
 import dataset_scripts
 from dataset_scripts import ravdess
+from helpers import dfew_trees
+from helpers.classic import NEEDS_DATASETS3, load_classic
 from modeling_stt.training.protocol import split_validation
 
 ACTORS = (1, 2, 4, 5, 12, 18, 24)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers_sdist import import_test_module
 
+from helpers.transformers_sdist import import_test_module
 from modeling_stt import STTConfig, STTForVideoClassification, STTModel, STTVideoProcessor
 from modeling_stt.configuration_stt import ATTENTION_ORDERS
 

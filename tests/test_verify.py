@@ -11,19 +11,17 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import afew_trees
 import av
-import dfew_trees as trees
-import ferv39k_trees
-import mafw_trees
 import numpy as np
 import pytest
-from dfew_trees import IDS, LABELS
 from PIL import Image
 
 from dataset_scripts import dfew
 from dataset_scripts import verify as verify_module
 from dataset_scripts.verify import Report, verify
+from helpers import afew_trees, ferv39k_trees, mafw_trees
+from helpers import dfew_trees as trees
+from helpers.dfew_trees import IDS, LABELS
 
 FULL = Path("Clip") / "clip_224x224"
 LISTS = Path("EmoLabel_DataSplit")

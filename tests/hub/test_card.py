@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
-from runs import change_results, write_folds, write_run
 
 from dataset_scripts import BUILDERS
+from helpers.runs import change_results, write_folds, write_run
 from modeling_stt.hub import make_card, read_run
 from modeling_stt.hub.card import SOURCES
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi, metadata_load
 from packaging.version import Version
-from runs import NAMES, change_results, write_folds, write_run
 from safetensors.torch import load_file, save_file
-from standin import HubStandIn
 
 import modeling_stt
+from helpers.runs import NAMES, change_results, write_folds, write_run
+from helpers.standin import HubStandIn
 from modeling_stt import cli
 from modeling_stt.hub import PublishError, publish, publish_space
 from modeling_stt.hub.publish import GRADIO_VERSION

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import HfApi
-from runs import write_run
-from standin import HubStandIn
-from timeline.drawn_faces import draw_faces
-from timeline.face_videos import write_sound, write_video
 
+from helpers.drawn_faces import draw_faces
+from helpers.face_videos import write_sound, write_video
+from helpers.runs import write_run
+from helpers.standin import HubStandIn
 from modeling_stt import STTForVideoClassification, STTVideoProcessor
 from modeling_stt.hub import publish, publish_space
 

@@ -6,8 +6,8 @@ import tracemalloc
 import av
 import numpy as np
 import pytest
-from face_videos import NAMES, HalvesDetector, grey, make_timeline, scene, write_video
 
+from helpers.face_videos import NAMES, HalvesDetector, grey, make_timeline, scene, write_video
 from modeling_stt.timeline import annotated
 from modeling_stt.timeline.annotated import draw_boxes, write_annotated_video
 from modeling_stt.timeline.pictures import CLASS_COLORS, STATE_EDGE, class_colors

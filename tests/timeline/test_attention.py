@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from face_videos import (
+from PIL import Image
+
+from helpers.face_videos import (
     CROP,
     NAMES,
     HalvesDetector,
@@ -16,8 +18,6 @@ from face_videos import (
     timed,
     write_video,
 )
-from PIL import Image
-
 from modeling_stt import cli
 from modeling_stt.configuration_stt import ATTENTION_ORDERS
 from modeling_stt.timeline.attention import CAPTION, attention_rollout, draw_explanation, explain, explain_clip
@@ -260,7 +260,7 @@ def run(*arguments):
     return cli.main(["explain", *map(str, arguments)])
 
 
-DETECTOR = ["--detector", "face_videos:find_halves"]
+DETECTOR = ["--detector", "helpers.face_videos:find_halves"]
 
 
 def test_stt_explain_writes_the_picture(model_folder, tmp_path, capsys):

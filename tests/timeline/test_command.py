@@ -9,8 +9,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from face_videos import NAMES, make_timeline, save_model, scene, write_sound, write_video
 
+from helpers.face_videos import NAMES, make_timeline, save_model, scene, write_sound, write_video
 from modeling_stt import cli
 from modeling_stt.timeline import video
 from modeling_stt.timeline.rows import columns
@@ -18,7 +18,7 @@ from modeling_stt.timeline.tables import read_table
 from modeling_stt.timeline.video import read_frames
 
 ROOT = Path(__file__).parents[2]
-DETECTOR = ["--detector", "face_videos:find_halves"]
+DETECTOR = ["--detector", "helpers.face_videos:find_halves"]
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def test_options_reach_the_timeline(model, folder, tmp_path, dtype):
         (["--stride_s", "3"], "cannot be cut"),
         (["--detector", "haar"], "Unknown detector 'haar'"),
         (["--detector", "no_such_module:find"], "No module named 'no_such_module'"),
-        (["--detector", "face_videos:find"], "no function 'find' in face_videos"),
+        (["--detector", "helpers.face_videos:find"], "no function 'find' in helpers.face_videos"),
         (["--detector", "missing.onnx"], "missing.onnx"),
         (["--output", "rows.xlsx"], "must end in one of"),
         (["--detect_fps", "0"], "must be more than 0"),
@@ -121,7 +121,7 @@ def test_many_processes_need_a_table(model, folder, monkeypatch, capsys):
 def environment() -> dict[str, str]:
     return os.environ | {
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)]),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parents[1])]),
     }
 
 

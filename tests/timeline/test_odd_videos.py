@@ -14,8 +14,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from drawn_faces import draw_faces
-from face_videos import (
+
+from helpers.drawn_faces import draw_faces
+from helpers.face_videos import (
     CROP,
     HalvesDetector,
     grey,
@@ -27,8 +28,7 @@ from face_videos import (
     write_sound,
     write_video,
 )
-from real_videos import read_real
-
+from helpers.real_videos import read_real
 from modeling_stt.timeline import video
 from modeling_stt.timeline.rows import Timeline
 from modeling_stt.timeline.tables import find_videos, read_table, write_timelines

@@ -5,9 +5,9 @@ import sys
 
 import numpy as np
 import pytest
-from face_videos import NAMES, make_timeline, scene, timed
 from matplotlib.colors import to_hex
 
+from helpers.face_videos import NAMES, make_timeline, scene, timed
 from modeling_stt.timeline.pictures import (
     CLASS_COLORS,
     MAX_COLUMNS,

@@ -7,7 +7,8 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
-from face_videos import (
+
+from helpers.face_videos import (
     CROP,
     NAMES,
     HalvesDetector,
@@ -19,7 +20,6 @@ from face_videos import (
     write_sound,
     write_video,
 )
-
 from modeling_stt.timeline.rows import STATES, Timeline, columns, timeline, timeline_frame
 from modeling_stt.timeline.video import DamagedVideoError, TimedFrame
 

@@ -8,8 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from face_videos import make_timeline, save_model, scene, write_video
-
+from helpers.face_videos import make_timeline, save_model, scene, write_video
 from modeling_stt.timeline import FaceTracker
 from modeling_stt.timeline.tables import find_videos, read_table, write_timelines
 
@@ -33,11 +32,11 @@ def test_a_killed_run_of_two_processes_goes_on(tmp_path):
     (tmp_path / "videos" / "zero.mp4").touch()
     output = tmp_path / "rows.csv"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(Path(__file__).parents[1])])
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes=2"]
     command += ["--config_file", str(ROOT / "examples/accelerate/cpu.yaml"), "-m", "modeling_stt.cli", "timeline"]
     command += [str(tmp_path / "videos"), "--model", str(model), "--output", str(output)]
-    command += ["--detector", "face_videos:find_halves"]
+    command += ["--detector", "helpers.face_videos:find_halves"]
     killed = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     parts = tmp_path / "rows.csv.parts"
     deadline = time.monotonic() + 120

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from face_videos import NAMES, make_timeline, scene, write_sound, write_video
 
+from helpers.face_videos import NAMES, make_timeline, scene, write_sound, write_video
 from modeling_stt.timeline import tables, video
 from modeling_stt.timeline.rows import columns
 from modeling_stt.timeline.tables import find_videos, read_table, write_table, write_timelines
@@ -337,7 +337,7 @@ import os
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from face_videos import make_timeline
+from helpers.face_videos import make_timeline
 from modeling_stt.timeline.tables import find_videos, write_timelines
 summary = write_timelines(find_videos([{folder!r}]), make_timeline(), {output!r})
 told = Path({output!r}).parent / f"summary{{os.environ['RANK']}}"
@@ -349,7 +349,7 @@ def test_processes_share_the_videos_and_the_main_one_joins_their_rows(folder, tm
     """Two processes of `accelerate launch` write the table that one writes."""
     write_timelines(find_videos([folder]), make_timeline(), tmp_path / "one.csv")
     program = tmp_path / "program.py"
-    here = str(Path(__file__).parent)
+    here = str(Path(__file__).parents[1])
     program.write_text(PROGRAM.format(tests=here, folder=str(folder), output=str(tmp_path / "two.csv")))
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", CONFIGURATION, "--num_processes=2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

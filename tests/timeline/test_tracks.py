@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
-from drawn_faces import draw_faces, face_at
-from real_videos import read_real
 
+from helpers.drawn_faces import draw_faces, face_at
+from helpers.real_videos import read_real
 from modeling_stt.timeline.faces import Face, load_detector
 from modeling_stt.timeline.tracks import FaceTracker, assign
 

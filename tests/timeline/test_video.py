@@ -11,8 +11,8 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from face_videos import grey, write_sound, write_video
 
+from helpers.face_videos import grey, write_sound, write_video
 from modeling_stt.timeline.video import DamagedVideoError, TimedFrame, drop_late, is_live, read_frames, video_duration
 
 

@@ -7,8 +7,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from face_videos import face_clip, make_model, make_processor
 
+from helpers.face_videos import face_clip, make_model, make_processor
 from modeling_stt.timeline.video import TimedFrame
 from modeling_stt.timeline.windows import Sighting, Window, WindowCutter, WindowScorer
 

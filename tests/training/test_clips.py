@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import NAMES, make_processor, make_rows
 from torch.utils.data import DataLoader
 from transformers.video_utils import VideoMetadata
 
+from helpers.tiny import NAMES, make_processor, make_rows
 from modeling_stt.training import ClipAugment, ClipDataset, ClipDraw, ClipSampler
 
 

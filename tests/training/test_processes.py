@@ -19,10 +19,10 @@ import torch
 import torch.distributed as dist
 import yaml
 from safetensors.torch import load_file
-from tiny import make_model, make_rows, make_trainer, outcome
 from transformers import TrainerCallback
 
 from dataset_scripts.synthetic_faces import write_synthetic_dfew
+from helpers.tiny import make_model, make_rows, make_trainer, outcome
 from modeling_stt import STTConfig, STTForVideoClassification
 from modeling_stt.training import STTTrainer
 

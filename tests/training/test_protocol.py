@@ -6,9 +6,9 @@ from typing import Any
 
 import datasets
 import pytest
-from tiny import NAMES, make_arguments, make_model, make_processor, make_rows
 from transformers import TrainerCallback
 
+from helpers.tiny import NAMES, make_arguments, make_model, make_processor, make_rows
 from modeling_stt.training import STTTrainer, run_fold, split_validation
 from modeling_stt.training.protocol import RESULTS_FILE
 

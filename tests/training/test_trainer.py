@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import NAMES, make_arguments, make_model, make_processor, make_rows, make_trainer, outcome
 from torch import nn
 from transformers import AutoModelForVideoClassification, AutoVideoProcessor, HfArgumentParser
 
+from helpers.tiny import NAMES, make_arguments, make_model, make_processor, make_rows, make_trainer, outcome
 from modeling_stt.training import (
     ClipAugment,
     ClipDataset,

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny import make_model
 from torchvision.models import resnet18, resnet34, resnet50
 
+from helpers.tiny import make_model
 from modeling_stt import STTConfig, STTForVideoClassification, STTModel
 from modeling_stt.training import hash_weights, load_backbone_weights, set_classes
 

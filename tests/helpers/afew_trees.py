@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from dfew_trees import video, write_frames
+from helpers.dfew_trees import video, write_frames
 
 CLASS_FOLDERS = ["Angry", "Disgust", "Fear", "Happy", "Neutral", "Sad", "Surprise"]
 SPLIT_FOLDERS = {"train": "Train_AFEW", "validation": "Val_AFEW"}

@@ -157,7 +157,7 @@ def timed(images: Sequence[np.ndarray], fps: int = 25) -> list[tuple[float, np.n
 
 
 def find_halves(frame: np.ndarray) -> list[Face]:
-    """The detector as a function, for `--detector face_videos:find_halves`."""
+    """The detector as a function, for `--detector helpers.face_videos:find_halves`."""
     return HalvesDetector().detect([frame])[0]
 
 

@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from programs import ROOT
+
+from helpers.programs import ROOT
 
 RUN = ("python", "bash")
 SHOWN = ("text", "json", "yaml", "csv", "bibtex")

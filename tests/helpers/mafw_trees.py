@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from dfew_trees import fold_members, video, write_frames
+from helpers.dfew_trees import fold_members, video, write_frames
 
 CLASS_NAMES = [
     *["anger", "disgust", "fear", "happiness", "neutral", "sadness"],

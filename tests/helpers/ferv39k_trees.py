@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from dfew_trees import jpeg, write_frames
+
+from helpers.dfew_trees import jpeg, write_frames
 
 EMOTIONS = ["Happy", "Sad", "Neutral", "Angry", "Surprise", "Disgust", "Fear"]
 SCENES = ["DailyLife", "War"]

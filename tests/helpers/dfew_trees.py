@@ -1,6 +1,6 @@
 """Trees laid out as DFEW is, with tiny pictures and made-up labels, for the tests of the loaders.
 
-As a script it writes one of DFEW's full size, to measure with: ``python tests/dfew_trees.py OUT``.
+As a script it writes one of DFEW's full size, to measure with: ``python tests/helpers/dfew_trees.py OUT``.
 """
 
 import io
