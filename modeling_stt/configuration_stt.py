@@ -50,6 +50,10 @@ class STTConfig(PreTrainedConfig):
         face_crop: How the faces of the training clips were cut out of their videos, as `FaceCrop.to_dict()` of
             `modeling_stt.timeline` tells it, so that others are cut alike; None where that is unknown. The model
             itself does not read it (ours).
+        temperature: Divisor of the logits in evaluation mode, above 0, so that their softmax is calibrated. Fitted on
+            validation clips after training; 1 leaves the logits as they are, as training always does (ours).
+        min_score: Least probability of an answer to rely on, in [0, 1]; below it an answer counts as unsure. Chosen on
+            validation clips; None where no threshold was found. The model itself does not read it (ours).
 
     `id2label` names DFEW's seven classes unless labels are given.
 
@@ -96,6 +100,8 @@ class STTConfig(PreTrainedConfig):
     layer_norm_eps: float = 1e-6
     initializer_range: float = 0.02
     face_crop: dict[str, Any] | None = None
+    temperature: float | int = 1.0
+    min_score: float | int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Fill in DFEW's class names where no labels are given."""
@@ -151,6 +157,10 @@ class STTConfig(PreTrainedConfig):
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must lie in [0, 1).")
+        if not 0 < self.temperature < float("inf"):
+            raise ValueError(f"temperature={self.temperature} must be a finite number above 0.")
+        if self.min_score is not None and not 0 <= self.min_score <= 1:
+            raise ValueError(f"min_score={self.min_score} must lie in [0, 1], or be None.")
 
     def _validate_counts(self) -> None:
         names = ("image_size", "num_channels", "num_frames", "backbone_stem_width", "hidden_size")

@@ -634,7 +634,8 @@ class STTForVideoClassification(STTPreTrainedModel):
             kwargs: See [`STTModel.forward`]; `num_items_in_batch` goes to the loss.
 
         Returns:
-            [`STTVideoClassifierOutput`]; `loss` is plain cross entropy (softmax over K classes).
+            [`STTVideoClassifierOutput`]; `logits` as [`classify`] gives them, `loss` is their plain cross entropy
+            (softmax over K classes).
 
         Raises:
             ValueError: As [`STTModel.forward`].
@@ -651,7 +652,7 @@ class STTForVideoClassification(STTPreTrainedModel):
             class_token_only=states_asked_for is False,
             **kwargs,
         )
-        logits = self.classifier(outputs.pooler_output)
+        logits = self.classify(outputs.pooler_output)
         loss = None if labels is None else self.loss_function(labels, logits, self.config, **loss_kwargs)
         return STTVideoClassifierOutput(
             loss=loss,
@@ -662,6 +663,14 @@ class STTForVideoClassification(STTPreTrainedModel):
             temporal_attentions=outputs.temporal_attentions,
             joint_attentions=outputs.joint_attentions,
         )
+
+    def classify(self, features: torch.Tensor) -> torch.Tensor:
+        """Turn the features of clips, `(B, D)` as in `pooler_output`, into logits `(B, K)`.
+
+        In evaluation mode they are divided by `config.temperature`, so that their softmax is calibrated.
+        """
+        logits = self.classifier(features)
+        return logits if self.training or self.config.temperature == 1 else logits / self.config.temperature
 
 
 STTModel.register_for_auto_class("AutoModel")

@@ -33,6 +33,9 @@ def test_defaults_are_those_of_the_paper_and_its_authors_later_code() -> None:
         ({"num_attention_heads": 0}, ["num_attention_heads=0"]),
         ({"drop_path_rate": 1.0}, ["drop_path_rate=1.0"]),
         ({"hidden_dropout_prob": -0.1}, ["hidden_dropout_prob=-0.1"]),
+        ({"temperature": 0.0}, ["temperature=0.0"]),
+        ({"temperature": float("nan")}, ["temperature=nan"]),
+        ({"min_score": 1.5}, ["min_score=1.5"]),
         ({"hidden_size": "512"}, ["hidden_size", "str"]),
         ({"num_frames": 16.0}, ["num_frames", "float"]),
     ],
@@ -73,6 +76,8 @@ def test_every_setting_survives_the_disk(tmp_path: Path) -> None:
         drop_path_rate=0.25,
         attention_order="joint",
         qkv_bias=False,
+        temperature=1.5,
+        min_score=0.4,
     )
     config.save_pretrained(tmp_path)
     loaded = AutoConfig.from_pretrained(tmp_path)

@@ -101,6 +101,15 @@ def test_wrong_shapes_are_refused_saying_what_came_and_what_was_expected(shape: 
         tiny_classifier()(torch.rand(shape))
 
 
+def test_temperature_divides_the_logits_in_evaluation_only() -> None:
+    model, clips = tiny_classifier(), make_clips()
+    raw = model(clips).logits
+    model.config.temperature = 2.5
+    assert_close(model(clips).logits, raw / 2.5)
+    features = model(clips).pooler_output
+    assert_close(model.train().classify(features), model.classifier(features))
+
+
 def test_bytes_are_refused() -> None:
     """Raw frames, 0 to 255, would give a confident answer about nothing if they were cast silently."""
     with pytest.raises(ValueError, match=r"torch\.uint8.*divide"):

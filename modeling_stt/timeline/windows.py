@@ -243,4 +243,4 @@ class WindowScorer:
         hidden_states = stt.embeddings(maps, num_frames)
         for depth, layer in enumerate(stt.layers, start=1):
             hidden_states = layer(hidden_states, num_frames, class_token_only=depth == len(stt.layers))
-        return self.model.classifier(stt.norm(hidden_states)[:, 0])
+        return self.model.classify(stt.norm(hidden_states)[:, 0])

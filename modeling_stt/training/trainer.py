@@ -12,7 +12,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from ..modeling_stt import STTForVideoClassification, STTVideoClassifierOutput
 from .arguments import STTTrainingArguments
@@ -140,6 +140,12 @@ class STTTrainer(Trainer):
         if isinstance(model, FSDPModule):
             model.unshard()  # what the model holds besides its blocks; nothing happens where it is whole already
         return model.classifier.weight
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """As in transformers, after the model's temperature and threshold, fitted to other weights, are reset."""
+        assert self.model is not None
+        self.model.config.temperature, self.model.config.min_score = 1.0, None
+        return super().train(*args, **kwargs)
 
     def compute_loss(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """As in transformers, which has just put the whole model into training mode; frozen batch norms leave it."""
