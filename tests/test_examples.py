@@ -55,7 +55,7 @@ def test_train_writes_model_results_and_picture(trained: Path) -> None:
     assert [text.split(":")[0] for text in results["verification"]["failed"]] == ["counts"]
     assert results["start"] == {"model": None, "backbone_weights": None, "sha256_of_weights": None}
     assert (trained / "confusion.png").read_bytes().startswith(b"\x89PNG")
-    assert {"model.safetensors", "modeling_stt.py", "video_processing_stt.py"} <= {p.name for p in trained.iterdir()}
+    assert {"model.safetensors", "modeling_stt.py", "video_reading_stt.py"} <= {p.name for p in trained.iterdir()}
 
 
 def test_what_train_leaves_can_be_published(trained: Path) -> None:

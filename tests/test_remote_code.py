@@ -129,11 +129,12 @@ def visit_as_stranger(checkpoint: Path, video: Path, copy: Path, home: Path) -> 
     return json.loads((home / "report.json").read_text())
 
 
-def test_a_checkpoint_carries_three_files_of_code_and_names_all_classes(checkpoint: Path) -> None:
+def test_a_checkpoint_carries_four_files_of_code_and_names_all_classes(checkpoint: Path) -> None:
     assert {path.name for path in checkpoint.glob("*.py")} == {
         "configuration_stt.py",
         "modeling_stt.py",
         "video_processing_stt.py",
+        "video_reading_stt.py",
     }
     assert json.loads((checkpoint / "config.json").read_text())["auto_map"] == {
         "AutoConfig": "configuration_stt.STTConfig",

@@ -24,13 +24,14 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import AutoVideoProcessor, pipeline
 from transformers.video_utils import VideoMetadata
 
-from modeling_stt import STTConfig, STTForVideoClassification, STTVideoProcessor, video_processing_stt
-from modeling_stt.video_processing_stt import (
-    list_frame_files,
-    read_frame_files,
-    read_video_frames,
+from modeling_stt import (
+    STTConfig,
+    STTForVideoClassification,
+    STTVideoProcessor,
     sample_frame_indices,
+    video_reading_stt,
 )
+from modeling_stt.video_reading_stt import list_frame_files, read_frame_files, read_video_frames
 
 NUM_BITS = 8
 HEIGHT, WIDTH = 48, 80
@@ -514,9 +515,9 @@ def test_a_window_of_a_long_video_costs_its_window(long_video, decoded):
 
 def test_a_sampled_long_video_costs_at_most_a_group_of_pictures_each_segment(long_video, decoded, monkeypatch):
     converted = []
-    reader = video_processing_stt._VideoReader
-    to_rgb = reader._to_rgb
-    monkeypatch.setattr(reader, "_to_rgb", lambda self, frame: converted.append(frame.pts) or to_rgb(self, frame))
+    reader = video_reading_stt.VideoReader
+    to_rgb = reader.to_rgb
+    monkeypatch.setattr(reader, "to_rgb", lambda self, frame: converted.append(frame.pts) or to_rgb(self, frame))
     frames, metadata = read_video_frames(long_video, lambda metadata: sample_frame_indices(metadata.total_num_frames))
     assert numbers_of(frames) == [n % 256 for n in metadata.frames_indices]
     assert sum(decoded) <= 8 * 27
@@ -606,9 +607,9 @@ def test_folders_that_do_not_tell_an_order_are_refused(tmp_path, names, message)
 @pytest.fixture(params=["torchvision", "pillow"])
 def decoders(request, monkeypatch):
     """With torchvision's image decoders, and without, as future releases of it will be."""
-    assert video_processing_stt.DECODE_IMAGE is not None
+    assert video_reading_stt.DECODE_IMAGE is not None
     if request.param == "pillow":
-        monkeypatch.setattr(video_processing_stt, "DECODE_IMAGE", None)
+        monkeypatch.setattr(video_reading_stt, "DECODE_IMAGE", None)
 
 
 @pytest.mark.usefixtures("decoders")
@@ -639,8 +640,8 @@ def test_photographs_come_out_upright_with_the_pixels_of_pillow(tmp_path, suffix
 
 
 def test_a_frame_file_that_comes_again_is_read_once(frame_folder, monkeypatch):
-    read, read_file = [], video_processing_stt._read_file
-    monkeypatch.setattr(video_processing_stt, "_read_file", lambda name: read.append(name) or read_file(name))
+    read, read_file = [], video_reading_stt._read_file
+    monkeypatch.setattr(video_reading_stt, "_read_file", lambda name: read.append(name) or read_file(name))
     files = [frame_folder / f"{number}.jpg" for number in (7, 2, 7, 9, 2)]
     assert numbers_of(read_frame_files(files)) == [7, 2, 7, 9, 2]
     assert read == [str(file) for file in (files[0], files[1], files[3])]

@@ -186,11 +186,11 @@ def _check_video(video: Path) -> None:
     """Refuse what is no video, or too large a one, by its packets: none is decoded."""
     import av
 
-    from modeling_stt.video_processing_stt import _VideoReader
+    from modeling_stt.video_reading_stt import VideoReader
 
     _check_size(video.stat().st_size)
     try:
-        with _VideoReader(f"file:{video}", "The file")._open() as (container, stream):
+        with VideoReader(f"file:{video}", "The file").open() as (container, stream):
             if stream.width * stream.height > MAX_PIXELS:
                 raise ValueError(
                     f"The video has {stream.width} × {stream.height} pixels; expected up to {MAX_PIXELS} in all."

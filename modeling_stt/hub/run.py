@@ -17,7 +17,7 @@ from ..training.results import CrossValidation, differences, summarize_folds
 from ..training.weights import hash_weights, read_weights
 from ..video_processing_stt import STTVideoProcessor
 
-MODEL_CODE = ("configuration_stt.py", "modeling_stt.py", "video_processing_stt.py")
+MODEL_CODE = ("configuration_stt.py", "modeling_stt.py", "video_processing_stt.py", "video_reading_stt.py")
 PROCESSOR_FILE = "video_preprocessor_config.json"
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".tar")

@@ -18,7 +18,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image, ImageDraw, ImageFont
 
-from ..video_processing_stt import ONE_THREAD
+from ..video_reading_stt import ONE_THREAD
 from .pictures import STATE_EDGE, class_colors, end_of_stretch, ink_on
 from .rows import Row, Timeline
 from .video import DamagedVideoError, TimedFrame, _FrameReader, is_live, read_frames
@@ -105,7 +105,7 @@ class _AnnotatedVideo:
         self.frames = read_frames(video, live=False)
         self.frame: TimedFrame | None = next(self.frames)
         self.opened = ExitStack()
-        source, stream = self.opened.enter_context(_FrameReader(fspath(video))._open())
+        source, stream = self.opened.enter_context(_FrameReader(fspath(video)).open())
         rate = stream.average_rate or Fraction(25)
         sound = next(iter(source.streams.audio), None)
         target = None

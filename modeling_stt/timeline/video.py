@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import av
 import numpy as np
 
-from ..video_processing_stt import _open_source, _VideoReader
+from ..video_reading_stt import VideoReader, open_source
 
 # What FFmpeg calls these cameras; other systems' (avfoundation, dshow) are missing from PyAV's packages.
 CAMERAS = "/dev/video"
@@ -115,7 +115,7 @@ def video_duration(source: Any) -> float:
     if not isinstance(source, str | PathLike) or is_live(source):
         return 0.0
     try:
-        with _FrameReader(fspath(source))._open() as (container, _):
+        with _FrameReader(fspath(source)).open() as (container, _):
             return (container.duration or 0) / av.time_base
     except (av.error.FFmpegError, OSError, ValueError):
         return 0.0
@@ -183,7 +183,7 @@ def in_thread(
             changed.notify_all()
 
 
-class _FrameReader(_VideoReader):
+class _FrameReader(VideoReader):
     """The frames of one file, camera or address, in one pass."""
 
     def __init__(self, address: str) -> None:
@@ -194,7 +194,7 @@ class _FrameReader(_VideoReader):
             raise FileNotFoundError(f"There is no camera {address}.")
         if Path(address).is_dir():
             raise ValueError(f"{address} is a folder: expected one video.")
-        super().__init__(address if self.is_live or self.is_remote else _open_source(address), address)
+        super().__init__(address if self.is_live or self.is_remote else open_source(address), address)
 
     def frames(self) -> Iterator[TimedFrame]:
         """See `read_frames`."""
@@ -212,7 +212,7 @@ class _FrameReader(_VideoReader):
     @contextmanager
     def _open_any(self) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
         if not self.is_live:
-            with self._open() as opened:
+            with self.open() as opened:
                 yield opened
             return
         camera = "v4l2" if self.name.startswith(CAMERAS) else None
@@ -244,7 +244,7 @@ class _FrameReader(_VideoReader):
                 if damaged or time_s is None:
                     dropped += 1
                     continue
-                yield TimedFrame(time_s, self._to_rgb(frame), clock.duration(frame), dropped)
+                yield TimedFrame(time_s, self.to_rgb(frame), clock.duration(frame), dropped)
                 num_frames += 1
                 dropped = 0
         if not num_frames:
@@ -261,7 +261,7 @@ class _FrameReader(_VideoReader):
             lost = "frame" if dropped == 1 else f"{dropped} frames"
             raise DamagedVideoError(f"{self.name} is damaged: its last {lost} cannot be shown.")
         try:
-            self._refuse_cut_short(container, stream, packets.ends, packets.longest_step)
+            self.refuse_cut_short(container, stream, packets.ends, packets.longest_step)
         except ValueError as error:
             raise DamagedVideoError(str(error)) from error
 

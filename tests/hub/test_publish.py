@@ -23,7 +23,7 @@ from modeling_stt.hub.publish import GRADIO_VERSION
 REPO = "user/stt-dfew"
 PACKAGE = Path(modeling_stt.__file__).parent
 LICENSE = (PACKAGE.parent / "LICENSE").read_bytes()
-CODE = ["configuration_stt.py", "modeling_stt.py", "video_processing_stt.py"]
+CODE = ["configuration_stt.py", "modeling_stt.py", "video_processing_stt.py", "video_reading_stt.py"]
 MODEL_FILES = [
     *("README.md", "config.json", "video_preprocessor_config.json", *CODE, "model.safetensors", "results.json"),
     *("confusion.png", "LICENSE-CODE", "handler.py", "requirements.txt"),

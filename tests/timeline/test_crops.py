@@ -15,7 +15,7 @@ from modeling_stt import cli
 from modeling_stt.timeline.crops import write_crops
 from modeling_stt.timeline.faces import FaceCrop
 from modeling_stt.timeline.video import read_frames
-from modeling_stt.video_processing_stt import list_frame_files
+from modeling_stt.video_reading_stt import list_frame_files
 
 CROP = FaceCrop(margin=0.05, align=False, size=48, min_side=16)
 

@@ -198,7 +198,7 @@ def test_fsdp_changes_nothing(
     torch.testing.assert_close(model.state_dict(), whole["weights"], rtol=0, atol=atol)
     assert set(model.config.auto_map.values()) >= {"modeling_stt.STTForVideoClassification"}
     files = {path.name for path in (folder / "fsdp" / "checkpoint-4").glob("*.py")}
-    assert files == {"modeling_stt.py", "configuration_stt.py", "video_processing_stt.py"}
+    assert files == {"modeling_stt.py", "configuration_stt.py", "video_processing_stt.py", "video_reading_stt.py"}
     rows = json.loads((folder / "rows.json").read_text())
     one = make_trainer(rows, folder / "bf16", bf16=True, **WHOLE)
     one.train()
