@@ -21,7 +21,8 @@ from typing import Any
 from tqdm import tqdm
 
 from dataset_scripts.synthetic_faces import write_synthetic_dfew
-from modeling_stt.training.results import describe_environment, write_results
+from modeling_stt.training.environment import describe_environment
+from modeling_stt.training.results import write_results
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = {

@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
 from dataset_scripts.synthetic_faces import ORDER_ONLY
 from demo import LOSSES, run_demo
-from modeling_stt.training.results import describe_environment, write_results
+from modeling_stt.training.environment import describe_environment
+from modeling_stt.training.results import write_results
 
 COLUMNS = ("war", "uar", "order_only", "order_only_shuffled", "intra_distance", "inter_distance")
 

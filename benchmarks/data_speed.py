@@ -45,7 +45,8 @@ from torchvision.io import ImageReadMode, decode_image
 from dataset_scripts.synthetic_faces import CLASS_NAMES, draw_clip
 from modeling_stt import STTVideoProcessor, sample_frame_indices
 from modeling_stt.training.clips import ClipAugment, ClipDataset
-from modeling_stt.training.results import describe_environment, write_results
+from modeling_stt.training.environment import describe_environment
+from modeling_stt.training.results import write_results
 from modeling_stt.video_reading_stt import ONE_THREAD, list_frame_files, read_frame_files, read_video_frames
 
 try:

@@ -26,7 +26,8 @@ import torch
 from torch.nn import functional as F
 
 from modeling_stt.timeline.faces import Face, FaceDetector, load_detector
-from modeling_stt.training.results import describe_environment, write_results
+from modeling_stt.training.environment import describe_environment
+from modeling_stt.training.results import write_results
 
 # Package and what is taken from it. The detectors' own requirements, some of which don't fit ours, are left out.
 WHEELS = {

@@ -28,8 +28,9 @@ from transformers import AutoModelForVideoClassification, AutoVideoProcessor, ex
 from dataset_scripts import load_dataset
 from modeling_stt import STTConfig, STTForVideoClassification
 from modeling_stt.training import ClipDataset
+from modeling_stt.training.environment import describe_environment
 from modeling_stt.training.metrics import score
-from modeling_stt.training.results import describe_environment, write_results
+from modeling_stt.training.results import write_results
 
 EAGER = "eager, float32"
 Answer = Callable[[torch.Tensor], torch.Tensor]  # pixel_values (B, T, 3, H, W) to logits (B, K)

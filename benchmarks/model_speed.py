@@ -50,7 +50,8 @@ from transformers import (
 )
 
 from modeling_stt import STTConfig, STTForVideoClassification
-from modeling_stt.training.results import describe_environment, write_results
+from modeling_stt.training.environment import describe_environment
+from modeling_stt.training.results import write_results
 
 MATRIX = (3136, 512, 2048)
 PRECISIONS = ("float32", "bfloat16 autocast", "bfloat16 weights")

@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 from statistics import median
 
-from modeling_stt.training.results import describe_environment, write_results
+from modeling_stt.training.environment import describe_environment
+from modeling_stt.training.results import write_results
 
 STATEMENTS = (
     "pass",

@@ -31,7 +31,8 @@ from dataset_scripts.synthetic_faces import CLASS_NAMES, draw_clip
 from modeling_stt import STTConfig, STTForVideoClassification, STTVideoProcessor
 from modeling_stt.timeline import FaceCrop, FaceTracker, Timeline, load_detector, read_frames
 from modeling_stt.timeline.windows import Sighting, Window, WindowScorer
-from modeling_stt.training.results import describe_environment, write_results
+from modeling_stt.training.environment import describe_environment
+from modeling_stt.training.results import write_results
 
 # What stands in examples/recipes/demo.yaml; the demo takes 64 px and 8 frames.
 SMALL = {"backbone_stem_width": 16, "backbone_widths": [16, 32, 64], "backbone_depths": [1, 1, 1], "hidden_size": 96}

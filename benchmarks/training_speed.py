@@ -32,7 +32,8 @@ from transformers import TrainerCallback
 import modeling_stt.training.protocol
 from dataset_scripts.synthetic_faces import write_synthetic_dfew
 from modeling_stt.training import STTTrainer
-from modeling_stt.training.results import describe_environment, write_results
+from modeling_stt.training.environment import describe_environment
+from modeling_stt.training.results import write_results
 from train import train
 
 ROOT = Path(__file__).parents[1]

@@ -25,8 +25,10 @@ import modeling_stt  # noqa: F401 (makes STT known to the Auto classes)
 from dataset_scripts import load_dataset
 from dataset_scripts.synthetic_faces import MARKER, ORDER_ONLY, write_synthetic_dfew
 from modeling_stt.training import ClipDataset, STTTrainer, STTTrainingArguments
+from modeling_stt.training.environment import describe_environment
+from modeling_stt.training.plots import plot_confusion_matrix
 from modeling_stt.training.protocol import RESULTS_FILE, test_scores
-from modeling_stt.training.results import describe_environment, plot_confusion_matrix, write_results
+from modeling_stt.training.results import write_results
 
 EXAMPLES = Path(__file__).parent
 RECIPE = EXAMPLES / "recipes" / "demo.yaml"

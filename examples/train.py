@@ -39,7 +39,7 @@ from modeling_stt.training import (
     run_fold,
     set_classes,
 )
-from modeling_stt.training.results import plot_confusion_matrix
+from modeling_stt.training.plots import plot_confusion_matrix
 
 logger = logging.getLogger("train")
 

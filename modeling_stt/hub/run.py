@@ -11,9 +11,10 @@ from typing import Any, NoReturn
 import torch
 
 from ..configuration_stt import STTConfig
+from ..training.cross_validation import CrossValidation, summarize_folds
 from ..training.metrics import score_counts
 from ..training.protocol import RESULTS_FILE
-from ..training.results import CrossValidation, differences, summarize_folds
+from ..training.results import differences
 from ..training.weights import hash_weights, read_weights
 from ..video_processing_stt import STTVideoProcessor
 

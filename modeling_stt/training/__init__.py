@@ -1,7 +1,9 @@
 """Training of STT: clips, loss, Trainer, scores."""
 
 from .arguments import STTTrainingArguments
+from .backbone_weights import BackboneReport, load_backbone_weights
 from .clips import ClipAugment, ClipDataset, ClipDraw
+from .cross_validation import CrossValidation, MeanOfFolds, summarize_folds
 from .losses import class_weights, compact_softmax_cross_entropy
 from .metrics import (
     WAR_UAR_METRIC,
@@ -13,10 +15,10 @@ from .metrics import (
     score,
 )
 from .protocol import SELECTIONS, FoldRun, run_fold, split_validation
-from .results import CrossValidation, MeanOfFolds, summarize_folds
 from .sampler import ClipSampler
+from .start import set_classes
 from .trainer import STTTrainer
-from .weights import BackboneReport, hash_weights, load_backbone_weights, set_classes
+from .weights import hash_weights
 
 __all__ = [
     "SELECTIONS",

@@ -18,8 +18,9 @@ from ..modeling_stt import STTForVideoClassification
 from ..video_processing_stt import STTVideoProcessor
 from .arguments import STTTrainingArguments
 from .clips import ClipAugment, ClipDataset
+from .environment import describe_environment
 from .metrics import score
-from .results import describe_environment, differences, write_results
+from .results import differences, write_results
 from .trainer import STTTrainer
 from .weights import hash_weights, read_weights
 

@@ -9,7 +9,8 @@ import torch
 from modeling_stt import STTConfig, STTForVideoClassification, STTVideoProcessor
 from modeling_stt.training import hash_weights, summarize_folds
 from modeling_stt.training.metrics import score_counts
-from modeling_stt.training.results import plot_confusion_matrix, write_results
+from modeling_stt.training.plots import plot_confusion_matrix
+from modeling_stt.training.results import write_results
 
 NAMES = ["happy", "sad", "angry"]
 COUNTS = {1: [[8, 1, 1], [2, 5, 0], [0, 1, 2]], 2: [[6, 3, 1], [1, 6, 0], [1, 1, 1]]}

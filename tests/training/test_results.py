@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modeling_stt.training import CrossValidation, results, score, summarize_folds
-from modeling_stt.training.results import describe_environment, differences, plot_confusion_matrix, write_results
+from modeling_stt.training import CrossValidation, environment, score, summarize_folds
+from modeling_stt.training.environment import describe_environment
+from modeling_stt.training.plots import plot_confusion_matrix
+from modeling_stt.training.results import differences, write_results
 
 NAMES = ["happy", "sad", "disappointment"]
 
@@ -25,10 +27,10 @@ def test_numbers_that_json_cannot_hold_leave_the_old_file(tmp_path: Path) -> Non
 
 
 def test_environment_names_versions_and_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
-    environment = describe_environment()
-    assert environment["torch"] and environment["num_cpus"] >= 1 and environment["num_processes"] == 1
+    found = describe_environment()
+    assert found["torch"] and found["num_cpus"] >= 1 and found["num_processes"] == 1
     monkeypatch.setattr(
-        results, "__file__", str(Path(results.__file__).parents[2] / "venv/lib/stt/training/results.py")
+        environment, "__file__", str(Path(environment.__file__).parents[2] / "venv/lib/stt/training/results.py")
     )
     assert describe_environment()["git_sha"] is None, "the sha of a repository around an installed copy is not ours"
     monkeypatch.setattr(subprocess, "run", lambda *a, **k: (_ for _ in ()).throw(FileNotFoundError("git")))
