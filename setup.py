@@ -1,11 +1,14 @@
 """Packaging of STT. Floors are the oldest releases that the code needs; nothing else is pinned."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
-VERSION = "0.1.0.dev0"
+
+# Read, not imported: building the package must not need its dependencies.
+[VERSION] = re.findall(r'^__version__ = "(.+)"$', (ROOT / "modeling_stt" / "__init__.py").read_text(), re.MULTILINE)
 
 # torchvision is needed by transformers' video processors, openpyxl by DFEW's annotation.xlsx. `make test-lowest` runs
 # the tests at these floors. av: 16 reads HD video's colours by SD's matrix. numpy: pyarrow, which datasets brings,

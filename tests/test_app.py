@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 
 from dataset_scripts.synthetic_faces import draw_clip
+from helpers.models import NAMES, make_model, make_processor
 from helpers.programs import ROOT
-from helpers.tiny import NAMES, make_model, make_processor
 from modeling_stt.timeline import FaceCrop, Timeline, columns, explain_window
 
 sys.path.insert(0, str(ROOT / "examples"))

@@ -14,7 +14,8 @@ import pytest
 from dataset_scripts import BUILDERS, folds
 from dataset_scripts.synthetic_faces import write_synthetic_dfew
 from helpers import mafw_trees
-from helpers.programs import ROOT, TINY_MODEL, run
+from helpers.models import TINY_MODEL
+from helpers.programs import ROOT, run
 from modeling_stt.hub import publish
 
 EXAMPLES = ROOT / "examples"

@@ -19,8 +19,9 @@ import pytest
 
 from dataset_scripts.synthetic_faces import write_synthetic_dfew
 from helpers import afew_trees, dfew_trees, ferv39k_trees, mafw_trees
+from helpers.models import TINY_MODEL
 from helpers.pages import RUN, SHOWN, Block, read_blocks, run_blocks, skip_without_exporters
-from helpers.programs import ROOT, TINY_MODEL, run
+from helpers.programs import ROOT, run
 from helpers.standin import HubStandIn
 from modeling_stt import DFEW_CLASSES
 

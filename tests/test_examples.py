@@ -10,7 +10,8 @@ import pytest
 
 from dataset_scripts.synthetic_faces import write_synthetic_dfew
 from helpers import afew_trees
-from helpers.programs import ROOT, TINY_MODEL, run
+from helpers.models import TINY_MODEL
+from helpers.programs import ROOT, run
 from modeling_stt import STTConfig
 from modeling_stt.hub import publish
 from modeling_stt.timeline import FaceCrop

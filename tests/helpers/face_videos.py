@@ -1,89 +1,28 @@
-"""Videos, a face detector and a tracker for the tests of the timeline; none of them knows the real detector."""
+"""Scenes of drawn faces, and a face detector and a tracker that know where those are."""
 
 from collections.abc import Sequence
-from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
-import torch
 
 from dataset_scripts.synthetic_faces import draw_clip
-from modeling_stt import STTConfig, STTForVideoClassification, STTVideoProcessor
+from helpers.models import NAMES as NAMES
+from helpers.models import make_processor
+from helpers.models import make_scorer as make_model
+from helpers.videos import grey as grey
+from helpers.videos import write_sound as write_sound
+from helpers.videos import write_video as write_video
 from modeling_stt.timeline.faces import Face
 from modeling_stt.timeline.rows import Timeline
 
-NAMES = ["happy", "sad", "angry"]
 CROP = {"margin": 0.0, "align": False, "size": 40, "min_side": 16}
-
-
-def grey(level: int, height: int = 48, width: int = 80) -> np.ndarray:
-    return np.full((height, width, 3), level, np.uint8)
-
-
-def write_video(
-    path: Path,
-    images: Sequence[np.ndarray],
-    times: Sequence[float] | None = None,
-    fps: int = 25,
-    codec: str = "libx264",
-    gop: int = 12,
-    bf: int = 2,
-    container_options: dict[str, str] | None = None,
-) -> Path:
-    """Write images at `fps`, or at times in seconds, which are kept to the thousandth."""
-    with av.open(path, "w", container_options=container_options or {}) as container:
-        stream = container.add_stream(codec, rate=fps, options={"bf": str(bf), "sc_threshold": "0"})
-        stream.height, stream.width = images[0].shape[:2]
-        stream.pix_fmt, stream.gop_size = "yuv420p", gop
-        stream.codec_context.time_base = Fraction(1, 1000) if times else Fraction(1, fps)
-        for i, image in enumerate(images):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            frame.time_base = stream.codec_context.time_base
-            frame.pts = round(times[i] * 1000) if times else i
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
-
-
-def write_sound(path: Path, seconds: int = 1) -> Path:
-    with av.open(path, "w") as container:
-        audio = container.add_stream("mp2", rate=44100, layout="stereo")
-        for start in range(0, seconds * 44100, 1152):
-            frame = av.AudioFrame.from_ndarray(np.zeros((1, 2 * 1152), np.int16), format="s16", layout="stereo")
-            frame.sample_rate, frame.pts, frame.time_base = 44100, start, Fraction(1, 44100)
-            container.mux(audio.encode(frame))
-        container.mux(audio.encode())
-    return path
 
 
 @cache
 def face_clip(label: str = "happy", num_frames: int = 25, image_size: int = 64, seed: int = 0) -> np.ndarray:
     return draw_clip(label, identity_seed=seed, clip_seed=seed, num_frames=num_frames, image_size=image_size)
-
-
-def make_model(**changes: Any) -> STTForVideoClassification:
-    torch.manual_seed(0)
-    settings: dict[str, Any] = {
-        "image_size": 32,
-        "num_frames": 4,
-        "backbone_stem_width": 8,
-        "backbone_widths": (8, 16),
-        "backbone_depths": (1, 1),
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "initializer_range": 0.3,  # so that different clips get different scores
-        "id2label": dict(enumerate(NAMES)),
-    }
-    return STTForVideoClassification(STTConfig(**(settings | changes))).eval()
-
-
-def make_processor() -> STTVideoProcessor:
-    return STTVideoProcessor(size={"height": 32, "width": 32}, num_frames=4)
 
 
 BLACK = 10

@@ -4,15 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from modeling_stt import STTConfig, STTForVideoClassification, STTVideoProcessor
+from helpers.models import NAMES, make_processor, make_scorer
+from modeling_stt import STTForVideoClassification, STTVideoProcessor
 from modeling_stt.training import hash_weights, summarize_folds
 from modeling_stt.training.metrics import score_counts
 from modeling_stt.training.plots import plot_confusion_matrix
 from modeling_stt.training.results import write_results
 
-NAMES = ["happy", "sad", "angry"]
 COUNTS = {1: [[8, 1, 1], [2, 5, 0], [0, 1, 2]], 2: [[6, 3, 1], [1, 6, 0], [1, 1, 1]]}
 ENVIRONMENT = {
     **{"python": "3.11.7", "torch": "2.14.1", "torchvision": "0.29.1", "transformers": "5.23.0", "datasets": "5.2.0"},
@@ -58,14 +56,7 @@ def make_results(model: STTForVideoClassification, processor: STTVideoProcessor,
 
 def write_run(folder: Path, fold: int = 1, **changes: Any) -> Path:
     """A folder as train.py leaves it."""
-    torch.manual_seed(fold)
-    config = STTConfig(
-        **{"image_size": 32, "num_frames": 4, "backbone_stem_width": 8, "backbone_widths": (8, 16)},
-        **{"backbone_depths": (1, 1), "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2},
-        **{"intermediate_size": 32, "initializer_range": 0.3, "id2label": dict(enumerate(NAMES))},
-    )
-    model = STTForVideoClassification(config).eval()
-    processor = STTVideoProcessor(size={"height": 32, "width": 32}, num_frames=4)
+    model, processor = make_scorer(fold), make_processor()
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     write_results(folder / "results.json", make_results(model, processor, fold) | changes)

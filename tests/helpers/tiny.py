@@ -1,4 +1,4 @@
-"""Tiny clips, model and arguments for the tests of training; also used by the script that runs in two processes."""
+"""Tiny clips and arguments to train the tiny model with."""
 
 from pathlib import Path
 from typing import Any
@@ -7,10 +7,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from modeling_stt import STTConfig, STTForVideoClassification, STTVideoProcessor
+from helpers.models import NAMES, make_model, make_processor
 from modeling_stt.training import ClipAugment, ClipDataset, STTTrainer, STTTrainingArguments
-
-NAMES = ["happy", "sad", "angry"]
 
 
 def make_rows(folder: Path, num_clips: int = 11, num_frames: int = 9, size: int = 40) -> list[dict[str, Any]]:
@@ -28,29 +26,6 @@ def make_rows(folder: Path, num_clips: int = 11, num_frames: int = 9, size: int 
             Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(frames[-1])
         rows.append({"clip_id": f"{clip:03}", "label": clip % 3, "num_frames": num_frames, "frames": frames})
     return rows
-
-
-def make_processor() -> STTVideoProcessor:
-    return STTVideoProcessor(size={"height": 32, "width": 32}, num_frames=4)
-
-
-def make_model(**config: Any) -> STTForVideoClassification:
-    torch.manual_seed(0)
-    settings: dict[str, Any] = {
-        "image_size": 32,
-        "num_frames": 4,
-        "backbone_stem_width": 8,
-        "backbone_widths": (8, 16),
-        "backbone_depths": (1, 1),
-        "hidden_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "hidden_dropout_prob": 0.0,
-        "drop_path_rate": 0.0,
-        "id2label": dict(enumerate(NAMES)),
-    }
-    return STTForVideoClassification(STTConfig(**(settings | config)))
 
 
 def make_arguments(output_dir: Path, **changes: Any) -> STTTrainingArguments:
@@ -83,7 +58,7 @@ def make_trainer(
 
 
 def outcome(trainer: STTTrainer) -> dict[str, Any]:
-    """What a training came to: losses step by step, scores and predictions of the evaluation clips, weights."""
+    """Outcome of a training: losses step by step, scores and predictions of the evaluation clips, weights."""
     predicted = trainer.predict(trainer.eval_dataset)
     return {
         "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],

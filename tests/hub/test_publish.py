@@ -14,7 +14,8 @@ from packaging.version import Version
 from safetensors.torch import load_file, save_file
 
 import modeling_stt
-from helpers.runs import NAMES, change_results, write_folds, write_run
+from helpers.models import NAMES
+from helpers.runs import change_results, write_folds, write_run
 from helpers.standin import HubStandIn
 from modeling_stt import cli
 from modeling_stt.hub import PublishError, publish, publish_space

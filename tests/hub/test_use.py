@@ -18,9 +18,9 @@ import torch
 from huggingface_hub import HfApi
 
 from helpers.drawn_faces import draw_faces
-from helpers.face_videos import write_sound, write_video
 from helpers.runs import write_run
 from helpers.standin import HubStandIn
+from helpers.videos import write_sound, write_video
 from modeling_stt import STTForVideoClassification, STTVideoProcessor
 from modeling_stt.hub import publish, publish_space
 
