@@ -49,10 +49,10 @@ def make_model(name: str) -> tuple[STTForVideoClassification, STTVideoProcessor]
     settings, dtype = MODELS[name]
     torch.manual_seed(0)
     config = STTConfig(**settings)
-    config.face_crop = FaceCrop(size=config.image_size).to_dict()
     size = {"height": config.image_size, "width": config.image_size}
     model = STTForVideoClassification(config).to(dtype)  # type: ignore[arg-type]
-    return model, STTVideoProcessor(num_frames=config.num_frames, size=size)
+    crop = FaceCrop(size=config.image_size).to_dict()
+    return model, STTVideoProcessor(num_frames=config.num_frames, size=size, face_crop=crop)
 
 
 def make_timeline(name: str, **options: Any) -> Timeline:

@@ -167,13 +167,13 @@ def build_model(run: RunArguments, classes: list[str]) -> tuple[STTForVideoClass
     return model, processor
 
 
-def note_face_crop(run: RunArguments, config: STTConfig) -> None:
-    """Write into the model's configuration how the faces that it is trained on were cut out, where that is known."""
+def note_face_crop(run: RunArguments, processor: STTVideoProcessor) -> None:
+    """Note in the processor how the faces that the model is trained on were cut out, where that is known."""
     file = Path(run.data_dir).expanduser() / CONVENTION if run.face_crop is None else Path(run.face_crop)
     if run.face_crop is not None or file.is_file():
-        config.face_crop = FaceCrop.from_dict(read_object("face_crop", file.read_text())).to_dict()
-    elif config.face_crop is not None:
-        logger.warning("The clips are taken to be cut as the model's were, %s: give --face_crop.", config.face_crop)
+        processor.face_crop = FaceCrop.from_dict(read_object("face_crop", file.read_text())).to_dict()
+    elif processor.face_crop is not None:
+        logger.warning("The clips are taken to be cut as the model's were, %s: give --face_crop.", processor.face_crop)
 
 
 def builder_options(run: RunArguments) -> dict[str, Any]:
@@ -248,7 +248,7 @@ def train(arguments: Sequence[str]) -> FoldRun:
         rows = load_rows(run)
         verification = verify_data(run) if run.verify_data and args.process_index == 0 else None
     model, processor = build_model(run, rows["train_rows"].features["label"].names)
-    note_face_crop(run, model.config)
+    note_face_crop(run, processor)
     finished = run_fold(
         model,
         processor,
@@ -263,7 +263,7 @@ def train(arguments: Sequence[str]) -> FoldRun:
         about={
             "dataset": run.dataset,
             "data_options": builder_options(run),
-            "face_crop": model.config.face_crop,
+            "face_crop": processor.face_crop,
             "synthetic": is_synthetic(rows["train_rows"][0]),
             "fold": run.fold,
             "subset": None if run.fold is None else run.configuration,

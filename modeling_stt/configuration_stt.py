@@ -47,9 +47,6 @@ class STTConfig(PreTrainedConfig):
         layer_norm_eps: Epsilon of the layer norms (ours).
         initializer_range: Standard deviation of the truncated normal that initialises tokens, tables and linear
             layers. 0.02 (authors).
-        face_crop: How the faces of the training clips were cut out of their videos, as `FaceCrop.to_dict()` of
-            `modeling_stt.timeline` tells it, so that others are cut alike; None where that is unknown. The model
-            itself does not read it (ours).
         temperature: Divisor of the logits in evaluation mode, above 0, so that their softmax is calibrated. Fitted on
             validation clips after training; 1 leaves the logits as they are, as training always does (ours).
         min_score: Least probability of an answer to rely on, in [0, 1]; below it an answer counts as unsure. Chosen on
@@ -99,7 +96,6 @@ class STTConfig(PreTrainedConfig):
     qkv_bias: bool = True
     layer_norm_eps: float = 1e-6
     initializer_range: float = 0.02
-    face_crop: dict[str, Any] | None = None
     temperature: float | int = 1.0
     min_score: float | int | None = None
 
@@ -111,6 +107,7 @@ class STTConfig(PreTrainedConfig):
             self.id2label = dict(enumerate(DFEW_CLASSES))
         if self.label2id is None and self.id2label is not None:
             self.label2id = {name: int(i) for i, name in self.id2label.items()}
+        kwargs.pop("face_crop", None)  # of folders saved before it moved to the processor, which reads it from there
         super().__post_init__(**kwargs)
 
     @property

@@ -5,6 +5,7 @@ only those.
 """
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers.configuration_utils import PreTrainedConfig
 from transformers.image_utils import (
     IMAGENET_DEFAULT_MEAN,
     IMAGENET_DEFAULT_STD,
@@ -109,6 +111,9 @@ class STTVideoProcessor(BaseVideoProcessor):
         do_rescale: Whether to divide by 255; on. [`STTModel`] reads values in [0, 1].
         do_normalize: Whether to normalise by `image_mean` and `image_std` after that; off, as in Former-DFER's code.
             Turn it on for a backbone trained so: the defaults are ImageNet's.
+        face_crop: How the faces of the training clips were cut out of their videos, as `FaceCrop.to_dict()` of
+            `modeling_stt.timeline` gives it, so that a timeline cuts faces alike; None where that is unknown. The
+            processor itself cuts out no faces.
         kwargs: All else as in [`~transformers.BaseVideoProcessor`]. On call, `video_metadata` tells the fps of arrays
             and image folders; files have their own.
 
@@ -145,8 +150,24 @@ class STTVideoProcessor(BaseVideoProcessor):
     num_frames = 16
     frames_per_segment = 2
     fps: float | None
+    face_crop: dict[str, Any] | None = None
     valid_kwargs = STTVideoProcessorKwargs  # type: ignore[assignment]
     model_input_names = ["pixel_values"]  # noqa: RUF012
+
+    @classmethod
+    def get_video_processor_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Read the processor's settings; `face_crop` also from the model's configuration, where older folders have it.
+
+        Arguments, results and errors are those of [`~transformers.BaseVideoProcessor.from_pretrained`].
+        """
+        settings, unused = super().get_video_processor_dict(pretrained_model_name_or_path, **kwargs)
+        if "face_crop" not in settings and not Path(pretrained_model_name_or_path).is_file():
+            with suppress(OSError):  # a processor may lie in a folder without a model
+                config, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **kwargs)
+                settings["face_crop"] = config.get("face_crop")
+        return settings, unused
 
     def sample_frames(
         self,

@@ -83,8 +83,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved model with random weights, so large that its answers differ."""
     folder = tmp_path_factory.mktemp("model")
     crop = {"margin": 0.1, "align": True, "size": 32, "min_side": 32}
-    make_model(initializer_range=0.3, face_crop=crop).save_pretrained(folder)
-    make_processor().save_pretrained(folder)
+    make_model(initializer_range=0.3).save_pretrained(folder)
+    make_processor(face_crop=crop).save_pretrained(folder)
     return folder
 
 

@@ -12,7 +12,7 @@ from dataset_scripts.synthetic_faces import write_synthetic_dfew
 from helpers import afew_trees
 from helpers.models import TINY_MODEL
 from helpers.programs import ROOT, run
-from modeling_stt import STTConfig
+from modeling_stt import STTVideoProcessor
 from modeling_stt.hub import publish
 from modeling_stt.timeline import FaceCrop
 
@@ -213,7 +213,7 @@ def test_own_clips_are_fine_tuned_on_by_the_documented_command(trained: Path, ho
     assert results["verification"] == {"comparable": None, "failed": [], "warning": []}
     assert results["test"]["num_clips"] == 6, "one person of five"
     assert results["face_crop"] == crop
-    assert json.loads((home / "runs" / "my_clips" / "config.json").read_text())["face_crop"] == crop
+    assert STTVideoProcessor.from_pretrained(home / "runs" / "my_clips").face_crop == crop
 
 
 @pytest.mark.parametrize(
@@ -235,9 +235,9 @@ def test_the_models_face_crop_is_that_of_its_training(own, in_data, given, expec
     for margin, name in ((in_data, "face_crop.json"), (given, "given.json")):
         if margin is not None:
             (tmp_path / name).write_text(json.dumps(crop(margin)))
-    config = STTConfig(face_crop=crop(own))
-    note_face_crop(RunArguments(str(tmp_path), face_crop=given and str(tmp_path / "given.json")), config)
-    assert config.face_crop == crop(expected)
+    processor = STTVideoProcessor(face_crop=crop(own))
+    note_face_crop(RunArguments(str(tmp_path), face_crop=given and str(tmp_path / "given.json")), processor)
+    assert processor.face_crop == crop(expected)
     assert ("taken to be cut as the model's" in caplog.text) == (own is not None and in_data is None)
 
 

@@ -1093,6 +1093,24 @@ def test_saving_and_loading_keeps_every_setting(tmp_path):
         )
 
 
+def test_the_face_crop_of_an_older_folder_is_read_from_its_model_configuration(tmp_path):
+    crop = {"margin": 0.2, "align": True, "size": 40, "min_side": 24}
+    STTVideoProcessor().save_pretrained(tmp_path)
+    assert STTVideoProcessor.from_pretrained(tmp_path).face_crop is None  # alone in its folder
+    STTConfig().save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(settings | {"face_crop": crop}))
+    for loaded in (STTVideoProcessor.from_pretrained(tmp_path), AutoVideoProcessor.from_pretrained(tmp_path)):
+        assert loaded.face_crop == crop
+    STTConfig.from_pretrained(tmp_path).save_pretrained(tmp_path)
+    loaded.save_pretrained(tmp_path)
+    assert "face_crop" not in json.loads((tmp_path / "config.json").read_text())
+    assert STTVideoProcessor.from_pretrained(tmp_path).face_crop == crop
+    STTVideoProcessor(face_crop=crop | {"margin": 0.0}).save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(settings | {"face_crop": crop}))
+    assert STTVideoProcessor.from_pretrained(tmp_path).face_crop["margin"] == 0.0  # its own setting counts
+
+
 def test_clips_are_scaled_to_one_and_normalised_on_request(clip):
     plain = STTVideoProcessor()(clip, return_tensors="pt")["pixel_values"]
     normalised = STTVideoProcessor(do_normalize=True)(clip, return_tensors="pt")["pixel_values"]

@@ -127,7 +127,7 @@ def _facts(run: TrainedRun) -> dict[str, Any]:
         "config": run.config,
         "processor": processor,
         "segments": -(-run.config.num_frames // processor["frames_per_segment"]),
-        "face_crop": run.config.face_crop,
+        "face_crop": run.processor.face_crop,
         "data": _source(results),
         "dataset_name": _dataset_name(results),
         "comparable": summary.comparable if summary else (results["verification"] or {}).get("comparable"),

@@ -23,8 +23,9 @@ PROCESSOR_FILE = "video_preprocessor_config.json"
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".tar")
 
-# What results.json says of a model beside what its configuration holds, and what may be learned after training.
-_BESIDE_CONFIGURATION = ("num_parameters", "transformers_version", "face_crop")
+# Fields of results.json that are not compared with the configuration and the processor: facts of the run, and what
+# may be added after training.
+_NOT_COMPARED = ("num_parameters", "transformers_version", "face_crop")
 
 
 @dataclass(frozen=True)
@@ -167,13 +168,16 @@ def _with_weights(
 
 def _check_settings(folder: Path, results: dict[str, Any], config: STTConfig, processor: STTVideoProcessor) -> None:
     """Refuse a configuration or a processor that is not the one that was scored: classes swapped, frames cut else."""
-    told = {key: value for key, value in results["model"].items() if key not in _BESIDE_CONFIGURATION}
-    model, clips = config.to_dict(), json.loads(processor.to_json_string())
-    there = {"classes": results["classes"], "model": told, "processor": results["processor"]}
+    model, clips = (
+        {key: value for key, value in results[part].items() if key not in _NOT_COMPARED}
+        for part in ("model", "processor")
+    )
+    there = {"classes": results["classes"], "model": model, "processor": clips}
+    own_model, own_clips = config.to_dict(), json.loads(processor.to_json_string())
     here = {
         "classes": config.class_names,
-        "model": {key: model.get(key) for key in told},
-        "processor": {key: clips.get(key) for key in results["processor"]},
+        "model": {key: own_model.get(key) for key in model},
+        "processor": {key: own_clips.get(key) for key in clips},
     }
     if differing := differences(there, here):
         raise ValueError(

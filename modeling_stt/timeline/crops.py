@@ -1,7 +1,7 @@
 """Training clips from raw videos: each face that is followed becomes a folder of numbered pictures.
 
 They are cut by the same code and convention as the faces of a timeline, and the convention is noted beside them in
-`face_crop.json`: a model trained on them carries it in its configuration, and judges faces that are cut alike.
+`face_crop.json`: a model trained on them carries it in its processor, and judges faces that are cut alike.
 """
 
 import csv

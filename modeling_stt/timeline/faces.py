@@ -325,12 +325,12 @@ class FaceCrop:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """As a dictionary, for a model's configuration (`face_crop`)."""
+        """As a dictionary, for `STTVideoProcessor.face_crop`."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "FaceCrop":
-        """The crop that a model's configuration names.
+        """The crop that a model's processor names (`STTVideoProcessor.face_crop`).
 
         Raises:
             ValueError: For a key that is none of the fields: crops would silently differ from those of training.

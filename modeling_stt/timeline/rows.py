@@ -51,7 +51,8 @@ class Row:
         frames_dropped: Frames missing from the window: damaged ones, and of live sources those that came faster than
             they could be looked at.
         thumbnail: With `Timeline(thumbnails=True)`, the face's picture from the middle of the window, `(S, S, 3)`
-            uint8 RGB, S as the model's `face_crop` says; None where no face can be cut out. Not a column of tables.
+            uint8 RGB, S that of the processor's `face_crop`; None where no face can be cut out. Not a column of
+            tables.
     """
 
     video: str
@@ -145,7 +146,7 @@ class Timeline:
         elif not isinstance(self.model, STTForVideoClassification) and torch.cuda.is_available():
             model = model.to("cuda")  # type: ignore[arg-type]
         self.scorer = WindowScorer(model, processor)
-        self.crop = _crop_of(model)
+        self.crop = _crop_of(processor)
         if not isinstance(self.detector, FaceDetector):
             self.detector = load_detector(self.detector)
 
@@ -363,15 +364,14 @@ def load_model(
         raise ValueError(f"There is no folder {model}, and from the Hub it could not be loaded: {error}") from error
 
 
-def _crop_of(model: STTForVideoClassification) -> FaceCrop:
-    """How the model's training faces were cropped, as far as its configuration tells."""
-    settings = model.config.face_crop
-    if settings is None:
-        crop = FaceCrop(size=model.config.image_size)
-        logger.warning(
-            "The model's configuration does not tell how its training faces were cropped (face_crop): they are cut as "
-            "%s. Where that differs from the training, scores suffer.",
-            crop,
-        )
-        return crop
-    return FaceCrop.from_dict(settings)
+def _crop_of(processor: STTVideoProcessor) -> FaceCrop:
+    """The crop of the model's training faces that its processor names, or the default one with a warning."""
+    if processor.face_crop is not None:
+        return FaceCrop.from_dict(processor.face_crop)
+    crop = FaceCrop(size=processor.size["height"])
+    logger.warning(
+        "The model's processor does not say how its training faces were cropped (face_crop): they are cut as %s. "
+        "Where that differs from the training, scores suffer.",
+        crop,
+    )
+    return crop

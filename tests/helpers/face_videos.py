@@ -9,11 +9,12 @@ import numpy as np
 
 from dataset_scripts.synthetic_faces import draw_clip
 from helpers.models import NAMES as NAMES
-from helpers.models import make_processor
+from helpers.models import make_processor as make_any_processor
 from helpers.models import make_scorer as make_model
 from helpers.videos import grey as grey
 from helpers.videos import write_sound as write_sound
 from helpers.videos import write_video as write_video
+from modeling_stt import STTVideoProcessor
 from modeling_stt.timeline.faces import Face
 from modeling_stt.timeline.rows import Timeline
 
@@ -23,6 +24,10 @@ CROP = {"margin": 0.0, "align": False, "size": 40, "min_side": 16}
 @cache
 def face_clip(label: str = "happy", num_frames: int = 25, image_size: int = 64, seed: int = 0) -> np.ndarray:
     return draw_clip(label, identity_seed=seed, clip_seed=seed, num_frames=num_frames, image_size=image_size)
+
+
+def make_processor(face_crop: dict[str, Any] | None = CROP) -> STTVideoProcessor:
+    return make_any_processor(face_crop=face_crop)
 
 
 BLACK = 10
@@ -88,7 +93,7 @@ def scene(*halves: str, seconds: float = 1.0, size: int = 64) -> list[np.ndarray
 
 def make_timeline(**options: Any) -> Timeline:
     settings: dict[str, Any] = {"processor": make_processor(), "detector": HalvesDetector(), "tracker": HalvesTracker}
-    return Timeline(options.pop("model", None) or make_model(face_crop=CROP), **(settings | options))
+    return Timeline(options.pop("model", None) or make_model(), **(settings | options))
 
 
 def timed(images: Sequence[np.ndarray], fps: int = 25) -> list[tuple[float, np.ndarray]]:
@@ -101,6 +106,6 @@ def find_halves(frame: np.ndarray) -> list[Face]:
 
 
 def save_model(folder: Path, **changes: Any) -> Path:
-    make_model(**({"face_crop": CROP} | changes)).save_pretrained(folder)
+    make_model(**changes).save_pretrained(folder)
     make_processor().save_pretrained(folder)
     return folder

@@ -22,8 +22,8 @@ TINY_MODEL: dict[str, Any] = {
 }
 
 
-def make_processor() -> STTVideoProcessor:
-    return STTVideoProcessor(size={"height": 32, "width": 32}, num_frames=4)
+def make_processor(**settings: Any) -> STTVideoProcessor:
+    return STTVideoProcessor(size={"height": 32, "width": 32}, num_frames=4, **settings)
 
 
 def make_model(seed: int = 0, **changes: Any) -> STTForVideoClassification:

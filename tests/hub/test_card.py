@@ -15,6 +15,7 @@ from dataset_scripts import BUILDERS
 from helpers.runs import change_results, write_folds, write_run
 from modeling_stt.hub import make_card, read_run
 from modeling_stt.hub.card import SOURCES
+from modeling_stt.hub.run import PROCESSOR_FILE
 
 CARDS = Path(__file__).parent / "cards"
 SYNTHETIC: dict[str, Any] = {
@@ -85,8 +86,8 @@ def test_face_crop_and_carbon_are_told_where_they_are_known(tmp_path: Path) -> N
     folder = write_run(tmp_path / "run")
     assert "| carbon | not measured |" in card_of(folder).text
     (folder / "emissions.csv").write_text("emissions,country_name\n0.0101,Norway\n0.0022,Norway\n")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"face_crop": {"margin": 0.1, "align": True}}))
+    processor = json.loads((folder / PROCESSOR_FILE).read_text())
+    (folder / PROCESSOR_FILE).write_text(json.dumps(processor | {"face_crop": {"margin": 0.1, "align": True}}))
     card = card_of(folder)
     assert "| carbon | 12.3 g CO₂ equivalent, estimated by codecarbon in Norway |" in card.text
     assert card.data.co2_eq_emissions["emissions"] == 12.3

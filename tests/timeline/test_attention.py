@@ -6,7 +6,6 @@ import torch
 from PIL import Image
 
 from helpers.face_videos import (
-    CROP,
     NAMES,
     HalvesDetector,
     face_clip,
@@ -28,7 +27,7 @@ P = H * W
 
 
 def eager(**changes):
-    return make_model(face_crop=CROP, attn_implementation="eager", **changes)
+    return make_model(attn_implementation="eager", **changes)
 
 
 def reader(**changes):
@@ -208,7 +207,7 @@ def test_a_clip_that_was_hardly_cropped_is_warned_of(tmp_path, caplog, as_folder
 
 
 def test_another_back_end_is_refused_before_anything_is_read(tmp_path):
-    model = make_model(face_crop=CROP, attn_implementation="sdpa")
+    model = make_model(attn_implementation="sdpa")
     with pytest.raises(ValueError, match=r"sdpa.*attn_implementation=\"eager\""):
         explain(tmp_path / "nowhere.mp4", make_timeline(model=model))
     with pytest.raises(ValueError, match=r"sdpa.*attn_implementation=\"eager\""):

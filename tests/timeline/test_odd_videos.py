@@ -38,7 +38,7 @@ from modeling_stt.timeline.video import DamagedVideoError, read_frames
 @pytest.fixture(scope="module")
 def real() -> Timeline:
     """A timeline with the real detector and tracker, and a model of random weights."""
-    return Timeline(make_model(face_crop=CROP | {"align": True}), processor=make_processor())
+    return Timeline(make_model(), processor=make_processor(CROP | {"align": True}))
 
 
 def drawn(shape: tuple[int, int] = (180, 320), num_frames: int = 50, **options) -> list[np.ndarray]:

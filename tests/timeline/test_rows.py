@@ -194,7 +194,7 @@ def test_of_a_video_cut_short_the_rows_come_first(tmp_path):
     assert rows[-1].end_s > 2.5
     options = {"processor": make_processor(), "detector": HalvesDetector()}
     with pytest.warns(UserWarning, match=r"The rows end where the video does: .*v\.mp4"):
-        frame = timeline_frame(path, make_model(face_crop=CROP), **options)
+        frame = timeline_frame(path, make_model(), **options)
     assert len(frame) >= 4
 
 
@@ -207,7 +207,7 @@ def test_what_is_no_video_is_refused_by_name(tmp_path):
 
 def test_a_data_frame_of_one_call(tmp_path):
     folder = tmp_path / "model"
-    make_model(face_crop=CROP).save_pretrained(folder)
+    make_model().save_pretrained(folder)
     make_processor().save_pretrained(folder)
     video = write_video(tmp_path / "v.mp4", scene("happy", "", seconds=3) + scene("", "", seconds=5))
     frame = timeline_frame(video, folder, detector=HalvesDetector())
@@ -223,8 +223,8 @@ def test_a_data_frame_of_one_call(tmp_path):
 def test_the_crop_of_the_models_training_is_used_and_its_lack_told(caplog):
     assert make_timeline().crop.size == CROP["size"]
     assert not caplog.records
-    make_timeline(model=make_model())
-    assert "does not tell how its training faces were cropped" in caplog.text
+    make_timeline(processor=make_processor(face_crop=None))
+    assert "does not say how its training faces were cropped" in caplog.text
 
 
 def test_no_frame_at_all_gives_no_row():
