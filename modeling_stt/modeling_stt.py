@@ -513,13 +513,27 @@ class STTModel(STTPreTrainedModel):
         """Replace the 1×1 convolution that makes tokens of feature maps."""
         self.embeddings.projection = value
 
+    def encode_frames(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """First half of the model: frames to feature maps, each frame by itself.
+
+        Args:
+            pixel_values: `(*, 3, H, W)`, single frames or clips, as [`STTVideoProcessor`] makes them.
+
+        Returns:
+            `(*, C, h, w)` in the model's dtype. `forward(feature_maps=…)` takes the maps of clips, `(B, T, C, h, w)`.
+        """
+        # A processor's float32 for a model loaded in bfloat16.
+        frames = pixel_values.flatten(0, -4).to(self.backbone.conv1.weight.dtype)
+        return self.backbone(frames).unflatten(0, pixel_values.shape[:-3])
+
     @can_return_tuple
     def forward(
         self,
-        pixel_values: torch.Tensor,
+        pixel_values: torch.Tensor | None = None,
         interpolate_pos_encoding: bool = False,
         output_attentions: bool | None = None,
         class_token_only: bool = False,
+        feature_maps: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> STTModelOutput:
         """Read clips.
@@ -533,28 +547,41 @@ class STTModel(STTPreTrainedModel):
             class_token_only: Leave out what only the other tokens' last states need: of the last block, the MLP and
                 the queries of its last attention. `pooler_output` stays what it was; `last_hidden_state`, and the last
                 of `hidden_states`, are `(B, 1, D)`. Where attentions are asked for, nothing is left out.
+            feature_maps: `(B, T, C, h, w)` as `encode_frames` makes them, in place of `pixel_values`. Frames that
+                several clips share are then encoded once.
             kwargs: `output_hidden_states` and `return_dict` as everywhere in transformers; others go to the attention.
 
         Returns:
             [`STTModelOutput`].
 
         Raises:
-            ValueError: For a tensor that is not such a clip, or attentions asked of a back-end that hides them.
+            ValueError: For a tensor that is not such a clip, for both or neither of `pixel_values` and `feature_maps`,
+                or attentions asked of a back-end that hides them.
         """
-        self._check_clip(pixel_values, interpolate_pos_encoding)
+        if (pixel_values is None) == (feature_maps is None):
+            raise ValueError("Expected either pixel_values or feature_maps, got both or neither.")
         attentions = self._attentions_to_record(output_attentions)
         class_token_only = class_token_only and not attentions
-        return self._encode(pixel_values, class_token_only=class_token_only, **attentions, **kwargs)
+        if pixel_values is not None:
+            self._check_clip(pixel_values, interpolate_pos_encoding)
+        elif feature_maps is not None:
+            self._check_feature_maps(feature_maps, interpolate_pos_encoding)
+        return self._encode(pixel_values, feature_maps, class_token_only=class_token_only, **attentions, **kwargs)
 
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
-    def _encode(self, pixel_values: torch.Tensor, class_token_only: bool, **kwargs: Any) -> STTModelOutput:
+    def _encode(
+        self,
+        pixel_values: torch.Tensor | None,
+        feature_maps: torch.Tensor | None,
+        class_token_only: bool,
+        **kwargs: Any,
+    ) -> STTModelOutput:
         kwargs = {key: value for key, value in kwargs.items() if not key.startswith("output_")}
-        num_frames = pixel_values.shape[1]
-        # A processor's float32 for a model loaded in bfloat16.
-        frames = pixel_values.flatten(0, 1).to(self.backbone.conv1.weight.dtype)
-        feature_maps = self.backbone(frames)
-        hidden_states = self.embeddings(feature_maps, num_frames)
+        if feature_maps is None:
+            feature_maps = self.encode_frames(pixel_values)
+        num_frames = feature_maps.shape[1]
+        hidden_states = self.embeddings(feature_maps.flatten(0, 1), num_frames)
         for depth, layer in enumerate(self.layers, start=1):
             is_last = depth == len(self.layers)
             hidden_states = layer(hidden_states, num_frames, class_token_only=class_token_only and is_last, **kwargs)
@@ -604,6 +631,19 @@ class STTModel(STTPreTrainedModel):
                 "sample and resize, or pass interpolate_pos_encoding=True to stretch the position tables."
             )
 
+    def _check_feature_maps(self, feature_maps: torch.Tensor, interpolate_pos_encoding: bool) -> None:
+        config = self.config
+        expected = (config.num_frames, config.backbone_widths[-1], *self.embeddings.grid)
+        got = tuple(feature_maps.shape[1:])
+        fits = feature_maps.ndim == 5 and (got[1] == expected[1] if interpolate_pos_encoding else got == expected)
+        if not fits or 0 in feature_maps.shape:
+            shape = ", ".join(map(str, expected))
+            raise ValueError(
+                f"feature_maps has shape {tuple(feature_maps.shape)}; expected (clips, {shape}) "
+                "as STTModel.encode_frames makes them of clips, or other numbers of frames and positions with "
+                "interpolate_pos_encoding=True."
+            )
+
 
 class STTForVideoClassification(STTPreTrainedModel):
     """STT with a linear head on the class token: a clip to the scores of its expressions."""
@@ -618,10 +658,11 @@ class STTForVideoClassification(STTPreTrainedModel):
     @can_return_tuple
     def forward(
         self,
-        pixel_values: torch.Tensor,
+        pixel_values: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         interpolate_pos_encoding: bool = False,
         output_attentions: bool | None = None,
+        feature_maps: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> STTVideoClassifierOutput:
         """Classify clips.
@@ -631,6 +672,7 @@ class STTForVideoClassification(STTPreTrainedModel):
             labels: `(B,)` class indices in the order of `config.id2label`; -100 leaves a clip out of the loss.
             interpolate_pos_encoding: See [`STTModel.forward`].
             output_attentions: See [`STTModel.forward`].
+            feature_maps: `(B, T, C, h, w)` in place of `pixel_values`, see [`STTModel.forward`].
             kwargs: See [`STTModel.forward`]; `num_items_in_batch` goes to the loss.
 
         Returns:
@@ -648,6 +690,7 @@ class STTForVideoClassification(STTPreTrainedModel):
             pixel_values,
             interpolate_pos_encoding=interpolate_pos_encoding,
             output_attentions=output_attentions,
+            feature_maps=feature_maps,
             # The head reads no other token.
             class_token_only=states_asked_for is False,
             **kwargs,

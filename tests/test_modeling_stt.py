@@ -110,6 +110,39 @@ def test_temperature_divides_the_logits_in_evaluation_only() -> None:
     assert_close(model.train().classify(features), model.classifier(features))
 
 
+@every_order
+def test_frames_to_maps_and_maps_to_outputs_are_the_two_halves_of_the_model(order: str) -> None:
+    """Clips that share frames may share their maps, as the windows of a timeline do."""
+    model, clips = tiny_classifier(attention_order=order, attn_implementation="eager"), make_clips(3)
+    whole = model(clips, output_attentions=True, output_hidden_states=True)
+    maps = model.stt.encode_frames(clips)
+    assert maps.shape == (3, NUM_FRAMES, 12, GRID, GRID)
+    assert_close(model.stt.encode_frames(clips[0]), maps[0])
+    halves = model(feature_maps=maps, output_attentions=True, output_hidden_states=True)
+    assert whole.keys() == halves.keys()
+    for name in whole:
+        assert_close(halves[name], whole[name], msg=name)
+    assert_close(model.stt(feature_maps=maps[1:2]).pooler_output, whole.pooler_output[1:2])
+    halves.logits.sum().backward()
+    assert model.stt.backbone.conv1.weight.grad.abs().sum() > 0
+
+
+def test_feature_maps_of_other_shapes_are_refused_or_read_on_request() -> None:
+    model = tiny_classifier()
+    maps = model.stt.encode_frames(make_clips())
+    for wrong in (maps[0], maps[:, :2], maps[:, :, :5], maps[..., :2], maps[:0]):
+        with pytest.raises(ValueError, match=r"feature_maps has shape .* expected \(clips, 4, 12, 3, 3\)"):
+            model(feature_maps=wrong)
+    for both_or_neither in ({}, {"pixel_values": make_clips(), "feature_maps": maps}):
+        with pytest.raises(ValueError, match="either pixel_values or feature_maps"):
+            model(**both_or_neither)
+    clips = make_clips(num_frames=6, width=32)
+    with torch.no_grad():
+        expected = model(clips, interpolate_pos_encoding=True).logits
+        logits = model(feature_maps=model.stt.encode_frames(clips), interpolate_pos_encoding=True).logits
+    assert_close(logits, expected)
+
+
 def test_bytes_are_refused() -> None:
     """Raw frames, 0 to 255, would give a confident answer about nothing if they were cast silently."""
     with pytest.raises(ValueError, match=r"torch\.uint8.*divide"):

@@ -214,8 +214,8 @@ class WindowScorer:
             return self.model(pixels.to(self.model.device)).logits.float().cpu()
         self._fill_feature_maps(sightings)
         maps = torch.stack([sighting.feature_map for sighting in sightings])  # type: ignore[misc]
-        maps = maps.contiguous(memory_format=torch.channels_last)
-        return self._classify(maps, len(clips[0])).float().cpu()
+        maps = maps.contiguous(memory_format=torch.channels_last).unflatten(0, (len(clips), -1))
+        return self.model(feature_maps=maps).logits.float().cpu()
 
     def sample(self, window: Window) -> list[Sighting]:
         """The sightings that the sampling rule picks of those with a crop: as many as the model's frames."""
@@ -230,17 +230,8 @@ class WindowScorer:
 
     def _fill_feature_maps(self, sightings: list[Sighting]) -> None:
         new = list({id(sighting): sighting for sighting in sightings if sighting.feature_map is None}.values())
-        weight = self.model.stt.backbone.conv1.weight
         for first in range(0, len(new), BACKBONE_BATCH):
             batch = new[first : first + BACKBONE_BATCH]
-            maps = self.model.stt.backbone(self.pixels(batch).to(weight.device, weight.dtype))
+            maps = self.model.stt.encode_frames(self.pixels(batch).to(self.model.device))
             for sighting, feature_map in zip(batch, maps, strict=True):
                 sighting.feature_map = feature_map.clone()  # a view would keep the whole batch in memory
-
-    def _classify(self, maps: torch.Tensor, num_frames: int) -> torch.Tensor:
-        """What `STTForVideoClassification` does after the backbone, `(B·T, C, h, w)` to logits `(B, K)`."""
-        stt = self.model.stt
-        hidden_states = stt.embeddings(maps, num_frames)
-        for depth, layer in enumerate(stt.layers, start=1):
-            hidden_states = layer(hidden_states, num_frames, class_token_only=depth == len(stt.layers))
-        return self.model.classify(stt.norm(hidden_states)[:, 0])
