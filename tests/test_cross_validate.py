@@ -238,7 +238,7 @@ def test_the_folder_of_a_single_run_is_not_written_over(unbroken: tuple[Path, st
 def test_recipes_can_be_read_and_tell_the_source_of_each_line(
     recipe: Path, tmp_path: Path, examples: pytest.MonkeyPatch
 ) -> None:
-    from train import parse_arguments
+    from modeling_stt.training.options import parse_arguments
 
     chosen, _ = parse_arguments([f"--recipe={recipe}", "--data_dir=x", f"--output_dir={tmp_path}", "--use_cpu=True"])
     assert chosen.dataset in BUILDERS

@@ -15,6 +15,9 @@ from helpers.programs import ROOT, run
 from modeling_stt import STTVideoProcessor
 from modeling_stt.hub import publish
 from modeling_stt.timeline import FaceCrop
+from modeling_stt.training.data import lies_in_marked_tree
+from modeling_stt.training.options import RunArguments, parse_arguments, read_recipe
+from modeling_stt.training.start import note_face_crop
 
 TINY = ["--num_train_epochs=2", "--per_device_train_batch_size=8", "--use_cpu=True", "--disable_tqdm=True"]
 LAUNCH = ["-m", "accelerate.commands.launch"]
@@ -66,11 +69,8 @@ def test_what_train_leaves_can_be_published(trained: Path) -> None:
     assert str(trained.parents[1]).encode() not in files["results.json"] + files["README.md"]
 
 
-def test_defaults_are_those_of_the_written_recipe(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_defaults_are_those_of_the_written_recipe(home: Path) -> None:
     # recipes/dfew.yaml is there to be read: it must say what is done without it.
-    monkeypatch.syspath_prepend(str(ROOT / "examples"))
-    from train import parse_arguments
-
     options = ["--data_dir=DFEW", f"--output_dir={home / 'unused'}", "--use_cpu=True"]
     run_plain, args_plain = parse_arguments(options)
     run_recipe, args_recipe = parse_arguments([f"--recipe={ROOT / 'examples/recipes/dfew.yaml'}", *options])
@@ -151,12 +151,7 @@ def test_options_that_cannot_be_meant_are_refused(
 
 
 @pytest.mark.parametrize(("text", "message"), [("- 1", "must hold lines of"), ("a: [", "is not YAML")])
-def test_recipe_that_is_none_is_refused(
-    text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "examples"))
-    from train import read_recipe
-
+def test_recipe_that_is_none_is_refused(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(text)
     with pytest.raises(SystemExit, match=message):
         read_recipe(tmp_path / "recipe.yaml")
@@ -167,25 +162,25 @@ def test_synthetic_faces_are_known_wherever_the_tree_begins(
 ) -> None:
     # DFEW is found a folder further down, too; its scores must not pass for DFEW's then.
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
-    from train import RunArguments, is_synthetic, load_rows
+    from train import SYNTHETIC_MARKER, load_rows
 
-    rows = load_rows(RunArguments(data_dir=str(home), fold=1))
-    assert is_synthetic(rows["test_rows"][0])
-    assert not is_synthetic({"frames": [str(tmp_path / "1.jpg")]})
+    rows = load_rows(RunArguments(data_dir=str(home)), "fold_1", {})
+    assert lies_in_marked_tree(rows.test[0], SYNTHETIC_MARKER)
+    assert not lies_in_marked_tree({"frames": [str(tmp_path / "1.jpg")]}, SYNTHETIC_MARKER)
 
 
 def test_clips_without_a_frame_are_refused_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # AFEW's rows keep clips without faces, so that none is lost in silence; they cannot be trained on.
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
-    from train import RunArguments, load_rows
+    from train import load_rows
 
     afew_trees.write_videos(tmp_path)
     afew_trees.write_faces(tmp_path, without=["train/000000014"])
+    run = RunArguments(data_dir=str(tmp_path), dataset="afew")
     with pytest.raises(SystemExit, match=r"1 clips of afew have no frame \(train/000000014\).*missing"):
-        load_rows(RunArguments(data_dir=str(tmp_path), dataset="afew", data_options='{"frames": "faces"}'))
-    options = '{"frames": "faces", "missing": "skip"}'
-    rows = load_rows(RunArguments(data_dir=str(tmp_path), dataset="afew", data_options=options))
-    assert len(rows["train_rows"]) == 20
+        load_rows(run, "default", {"frames": "faces"})
+    rows = load_rows(run, "default", {"frames": "faces", "missing": "skip"})
+    assert len(rows.train) == 20
 
 
 def test_own_clips_are_fine_tuned_on_by_the_documented_command(trained: Path, home: Path) -> None:
@@ -227,7 +222,7 @@ def test_own_clips_are_fine_tuned_on_by_the_documented_command(trained: Path, ho
 )
 def test_the_models_face_crop_is_that_of_its_training(own, in_data, given, expected, tmp_path, monkeypatch, caplog):
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
-    from train import RunArguments, note_face_crop
+    from train import read_face_crop
 
     def crop(margin: float | None) -> dict[str, Any] | None:
         return None if margin is None else FaceCrop(margin=margin).to_dict()
@@ -236,7 +231,8 @@ def test_the_models_face_crop_is_that_of_its_training(own, in_data, given, expec
         if margin is not None:
             (tmp_path / name).write_text(json.dumps(crop(margin)))
     processor = STTVideoProcessor(face_crop=crop(own))
-    note_face_crop(RunArguments(str(tmp_path), face_crop=given and str(tmp_path / "given.json")), processor)
+    run = RunArguments(str(tmp_path), face_crop=given and str(tmp_path / "given.json"))
+    note_face_crop(processor, read_face_crop(run))
     assert processor.face_crop == crop(expected)
     assert ("taken to be cut as the model's" in caplog.text) == (own is not None and in_data is None)
 

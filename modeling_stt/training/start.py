@@ -1,14 +1,106 @@
-"""The model that a training starts from."""
+"""The model that a training starts from: a new one, or a trained one that answers in the classes of the data."""
 
-from collections.abc import Sequence
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
+from ..configuration_stt import STTConfig
+from ..loading import load_model
 from ..modeling_stt import STTForVideoClassification
+from ..video_processing_stt import STTVideoProcessor
+from .arguments import STTTrainingArguments
+from .backbone_weights import load_backbone_weights
+from .options import RunArguments, read_object
+from .weights import hash_weights
+
+logger = logging.getLogger(__name__)
 
 
-def set_classes(model: STTForVideoClassification, classes: Sequence[str]) -> None:
+def build_model(run: RunArguments, classes: Sequence[str]) -> tuple[STTForVideoClassification, STTVideoProcessor]:
+    """Make a new model, or load a trained one and let it answer in these classes; with its video processor.
+
+    Raises:
+        SystemExit: For options that contradict each other.
+        ModelError: For a trained model that cannot be loaded whole.
+    """
+    if run.model is not None:
+        return _trained_model(run, classes)
+    config = STTConfig(id2label=dict(enumerate(classes)), **_model_config(run.model_config))
+    size = {"height": config.image_size, "width": config.image_size}
+    processor = STTVideoProcessor(num_frames=config.num_frames, size=size, do_normalize=run.do_normalize)
+    model = STTForVideoClassification(config)
+    if run.backbone_weights is not None:
+        if "_Weights." in run.backbone_weights and not run.do_normalize:
+            raise SystemExit(f"{run.backbone_weights} was trained on normalised frames: add --do_normalize True.")
+        logger.info("Backbone weights: %s", load_backbone_weights(model, run.backbone_weights))
+    return model, processor
+
+
+def _trained_model(run: RunArguments, classes: Sequence[str]) -> tuple[STTForVideoClassification, STTVideoProcessor]:
+    if run.backbone_weights is not None or run.do_normalize or run.model_config != "{}":
+        raise SystemExit("--model brings its own: leave out --model_config, --backbone_weights and --do_normalize.")
+    assert run.model is not None
+    model, processor = load_model(run.model, new_head=True)
+    if not isinstance(model, STTForVideoClassification):
+        raise SystemExit(f"--model {run.model} is a {type(model).__name__}; only an STT can be trained on.")
+    before = model.config.class_names
+    if not set_classes(model, classes):
+        logger.warning(
+            "%s answers in %s, the data has %s: its head is replaced by a new one, which learns from nothing.",
+            run.model,
+            ", ".join(before),
+            ", ".join(classes),
+        )
+    return model, processor
+
+
+def _model_config(text: str) -> dict[str, Any]:
+    """Read the fields of a new model's configuration that are not at their defaults."""
+    values = read_object("model_config", text)
+    if unknown := sorted(set(values) - {f.name for f in dataclasses.fields(STTConfig)}):
+        raise SystemExit(f"--model_config must hold fields of STTConfig; it has no {', '.join(unknown)}.")
+    return values
+
+
+def warn_of_learning_rate(run: RunArguments, args: STTTrainingArguments) -> None:
+    """Warn when a trained model is trained on with the learning rate that the recipe has for training from scratch."""
+    if run.model is not None and args.learning_rate == STTTrainingArguments.learning_rate:
+        logger.warning(
+            "Fine-tuning %s with learning_rate=%g, the recipe's for training from scratch, may destroy what it knows: "
+            "a tenth of it, --learning_rate=0.001, is the usual start.",
+            run.model,
+            args.learning_rate,
+        )
+
+
+def note_face_crop(processor: STTVideoProcessor, crop: Mapping[str, Any] | None) -> None:
+    """Note in the processor how the faces that the model is trained on were cut out.
+
+    Args:
+        processor: Saved with the model.
+        crop: The cut of the training clips, as `FaceCrop.to_dict()`; None where it is not known. A trained model then
+            keeps its own, and a warning says so.
+    """
+    if crop is not None:
+        processor.face_crop = dict(crop)
+    elif processor.face_crop is not None:
+        logger.warning("The clips are taken to be cut as the model's were, %s: give --face_crop.", processor.face_crop)
+
+
+def describe_start(run: RunArguments, model: STTForVideoClassification) -> dict[str, Any]:
+    """Describe what the training starts from, for results.json; the hash tells apart weights of the same name."""
+    return {
+        "model": run.model,
+        "backbone_weights": run.backbone_weights,
+        "sha256_of_weights": hash_weights(model) if run.model or run.backbone_weights else None,
+    }
+
+
+def set_classes(model: STTForVideoClassification, classes: Sequence[str]) -> bool:
     """Make a trained model answer in these classes, in this order.
 
     The same names in another order reorder the head, so that every class keeps what it learned. Any other names get a
@@ -18,6 +110,9 @@ def set_classes(model: STTForVideoClassification, classes: Sequence[str]) -> Non
         model: Changed in place, its configuration's labels too.
         classes: Names of the classes, by label index.
 
+    Returns:
+        True where the head was kept, False where it is new.
+
     Raises:
         ValueError: For a name given twice, or none.
     """
@@ -25,7 +120,8 @@ def set_classes(model: STTForVideoClassification, classes: Sequence[str]) -> Non
         raise ValueError(f"Classes must be named once each, got {list(classes)}.")
     old_head, old_classes = model.classifier, model.config.class_names
     head = nn.Linear(old_head.in_features, len(classes)).to(old_head.weight.device, old_head.weight.dtype)
-    if sorted(old_classes) == sorted(classes):
+    is_kept = sorted(old_classes) == sorted(classes)
+    if is_kept:
         order = [old_classes.index(name) for name in classes]
         with torch.no_grad():
             head.weight.copy_(old_head.weight[order])
@@ -35,3 +131,4 @@ def set_classes(model: STTForVideoClassification, classes: Sequence[str]) -> Non
     model.classifier, model.num_labels = head, len(classes)
     model.config.id2label = dict(enumerate(classes))
     model.config.label2id = {name: i for i, name in enumerate(classes)}
+    return is_kept

@@ -1,0 +1,158 @@
+"""Command line of a training: what to train on, from what, how the epoch is chosen; recipes in YAML."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import HfArgumentParser
+
+from .arguments import STTTrainingArguments
+from .protocol import SELECTIONS
+
+
+@dataclass
+class RunArguments:
+    """What to train on, from what, and how the epoch is chosen."""
+
+    data_dir: str = field(metadata={"help": "Folder of the data set, as its owners lay it out."})
+    dataset: str = field(default="dfew", metadata={"help": "Name of a builder in dataset_scripts."})
+    fold: int | None = field(default=None, metadata={"help": "Fold that is held out, for sets that have folds."})
+    configuration: str | None = field(
+        default=None,
+        metadata={
+            "help": "Configuration of the data set where it is neither a fold nor the default; with --fold, what "
+            "stands before the fold's name: compound, for MAFW's compound_fold_1."
+        },
+    )
+    data_options: str = field(
+        default="{}", metadata={"help": """Options of the data set's builder: '{"frames": "16f"}'."""}
+    )
+    verify_data: bool = field(
+        default=True, metadata={"help": "Look at every clip first, as `stt verify` does, and note what is wrong."}
+    )
+    soft_labels: bool = field(
+        default=False,
+        metadata={"help": "Train on the distribution of the annotators' votes; scores are against the labels."},
+    )
+    model: str | None = field(
+        default=None,
+        metadata={"help": "Trained STT to start from: a folder or a name on the Hub. Default: a new one."},
+    )
+    model_config: str = field(
+        default="{}", metadata={"help": """Where a new model's STTConfig differs: '{"hidden_size": 256}'."""}
+    )
+    backbone_weights: str | None = field(
+        default=None,
+        metadata={"help": "ResNet-18 weights for a new model: a file, or ResNet18_Weights.IMAGENET1K_V1."},
+    )
+    do_normalize: bool = field(
+        default=False,
+        metadata={"help": "Normalise frames by ImageNet's mean and spread, as torchvision's weights ask."},
+    )
+    face_crop: str | None = field(
+        default=None,
+        metadata={
+            "help": "JSON file that describes how the clips were cut from their videos, for the model's processor. "
+            "Default: face_crop.json in the data's folder, which `stt crop` writes, if it is there."
+        },
+    )
+    smallest_crop: float = field(
+        default=0.08, metadata={"help": "Smallest share of a frame that the random crop keeps in training."}
+    )
+    selection: str = field(
+        default="validation",
+        metadata={"help": "How the epoch is chosen: " + "; ".join(f"{k}: {v}" for k, v in SELECTIONS.items())},
+    )
+    select_by: str = field(default="war", metadata={"help": "Score that the chosen epoch is best in: war or uar."})
+    validation_fraction: float = field(
+        default=0.1, metadata={"help": "Share of the training fold cut for validation."}
+    )
+
+
+# Groups of --help, in its order; the rest of transformers' TrainingArguments comes last.
+_DATA = (
+    *("data_dir", "dataset", "fold", "configuration", "data_options", "verify_data", "soft_labels"),
+    *("face_crop", "smallest_crop"),
+)
+_MODEL = ("model", "model_config", "backbone_weights", "do_normalize")
+_PROTOCOL = ("selection", "select_by", "validation_fraction")
+_GROUPS = {
+    "data": _DATA,
+    "model": _MODEL,
+    "protocol": _PROTOCOL,
+    "training (the defaults are the recipe)": tuple(STTTrainingArguments.__annotations__),
+}
+_OTHERS = "all other arguments of transformers' Trainer"
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Defaults behind each option, and the description as it was written."""
+
+
+class _GroupedParser(HfArgumentParser):
+    """transformers' parser of dataclasses, whose help shows the options of STT first, in groups."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._titled: dict[str, Any] = {}
+        super().__init__(*args, **kwargs)
+
+    def add_argument(self, *names: str, **kwargs: Any) -> argparse.Action:
+        """Add an option to the group that its name belongs to."""
+        if not self._titled:
+            if "-h" in names:
+                return super().add_argument(*names, **kwargs)
+            self._titled = {title: self.add_argument_group(title) for title in (*_GROUPS, _OTHERS)}
+        option = names[0].lstrip("-").removeprefix("no_")
+        title = next((title for title, options in _GROUPS.items() if option in options), _OTHERS)
+        return self._titled[title].add_argument(*names, **kwargs)
+
+
+def parse_arguments(
+    arguments: Sequence[str], description: str | None = None
+) -> tuple[RunArguments, STTTrainingArguments]:
+    """Read a command line, and the recipe that it names; options on the command line win.
+
+    Args:
+        arguments: Words of the command line.
+        description: Text above the options in `--help`.
+
+    Raises:
+        SystemExit: For `--help`, unknown options, values of another type and a recipe that cannot be read.
+    """
+    first = argparse.ArgumentParser(add_help=False)
+    first.add_argument("--recipe", type=Path, help="YAML file of options, by their names here.")
+    named, rest = first.parse_known_args(arguments)
+    from_recipe = read_recipe(named.recipe) if named.recipe else []
+    kinds: Any = (RunArguments, STTTrainingArguments)
+    parser = _GroupedParser(kinds, parents=[first], description=description, formatter_class=_Help)
+    run, args, *_ = parser.parse_args_into_dataclasses([*from_recipe, *rest])
+    return run, args
+
+
+def read_recipe(path: Path) -> list[str]:
+    """Read the options of a recipe as words of a command line."""
+    try:
+        options = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise SystemExit(f"--recipe {path} is not YAML: {error}") from error
+    except OSError as error:
+        raise SystemExit(f"--recipe {path} cannot be read: {error}") from error
+    if not isinstance(options, dict):
+        raise SystemExit(f"--recipe {path} must hold lines of 'option: value'.")
+    values = {key: json.dumps(value) if isinstance(value, dict) else value for key, value in options.items()}
+    return [f"--{key}={value}" for key, value in values.items() if value is not None]
+
+
+def read_object(option: str, text: str) -> dict[str, Any]:
+    """Read the JSON object that an option holds."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise SystemExit(f"--{option} is not JSON ({error}): {text}") from error
+    if not isinstance(value, dict):
+        raise SystemExit(f"--{option} must be a JSON object, such as '{{\"name\": 1}}', not {text}.")
+    return value
