@@ -62,7 +62,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["modeling_stt", "modeling_stt.*", "dataset_scripts", "dataset_scripts.*"]),
-    package_data={"modeling_stt": ["py.typed", "hub/model_card.md", "hub/LICENSE"], "dataset_scripts": ["py.typed"]},
+    package_data={
+        "modeling_stt": ["py.typed", "hub/card_template.md", "hub/LICENSE"],
+        "dataset_scripts": ["py.typed"],
+    },
     entry_points={"console_scripts": ["stt = modeling_stt.cli:main"]},
     install_requires=REQUIRES,
     extras_require=EXTRAS,

@@ -424,7 +424,7 @@ def _publish(parser: argparse.ArgumentParser, publishing: Callable[..., Any], ar
     if publication.url:
         print(f"Published: {publication.url}")
     else:
-        card = publication.write_generated(tempfile.mkdtemp(prefix="stt-publish-"))
+        card = publication.write(tempfile.mkdtemp(prefix="stt-publish-"), only_generated=True)
         print(f"Dry run: nothing was sent. The card: {card}")
     return 0
 

@@ -1,4 +1,4 @@
-"""The model card, written from results.json by the template model_card.md: it claims nothing that is not there."""
+"""The model card, generated from results.json with card_template.md; it claims nothing beyond that file."""
 
 import csv
 from collections.abc import Mapping
@@ -10,15 +10,16 @@ import jinja2
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData
 from huggingface_hub.repocard_data import eval_results_to_model_index
 
+from .redaction import redact
 from .run import TrainedRun
 
-TEMPLATE = Path(__file__).with_name("model_card.md")
-_RESEARCH_ONLY = "Given out by its owners for research only, under an agreement; no part may be redistributed."
+TEMPLATE = Path(__file__).with_name("card_template.md")
+_RESEARCH_ONLY = "Its owners share it for research only, under an agreement; no part may be redistributed."
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a card says of a data set: its name, home, terms, and whether they bind whoever uses the weights."""
+    """A data set on a card: name, home page, terms of use. `restricted` terms bind the users of the weights, too."""
 
     name: str
     url: str
@@ -29,7 +30,7 @@ class Source:
 # By the names of dataset_scripts.
 SOURCES = {
     "afew": Source("AFEW", "https://cs.anu.edu.au/few/AFEW.html"),
-    "clip_folder": Source("The publisher's own clips", "", "Their terms are for the publisher to state.", True),
+    "clip_folder": Source("The publisher's own clips", "", "The publisher states their terms.", True),
     "crema_d": Source(
         "CREMA-D",
         "https://github.com/CheyneyComputerScience/CREMA-D",
@@ -45,14 +46,14 @@ SOURCES = {
 
 
 def make_card(run: TrainedRun, repo_id: str) -> str:
-    """The text of a run's card, README.md of its repository.
+    """Generate the text of a run's card, README.md of its repository.
 
     Args:
-        run: What is published.
-        repo_id: Where, `user/name`.
+        run: The run to publish.
+        repo_id: `user/name` on the Hub.
 
     Raises:
-        ValueError: For results of a data set that nothing is known of, or that lack what the card tells.
+        ValueError: For results of an unknown data set, or without a value that the card reports.
     """
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
@@ -62,11 +63,11 @@ def make_card(run: TrainedRun, repo_id: str) -> str:
         facts = _facts(run) | {"repo_id": repo_id}
         return template.render(facts, metadata=card_metadata(run, repo_id).to_yaml())
     except (jinja2.UndefinedError, KeyError) as error:
-        raise ValueError(f"results.json of {run.folder} lacks what a card tells: {error}.") from error
+        raise ValueError(f"results.json of {run.folder} lacks a value that the card reports: {error}.") from error
 
 
 def card_metadata(run: TrainedRun, repo_id: str) -> ModelCardData:
-    """The metadata of a run's card: task, tags, licence, and its scores as `model-index`."""
+    """Metadata of a run's card: task, tags, licence, and its scores as `model-index`."""
     results, source = run.results, _source(run.results)
     free = results["synthetic"] or not source.restricted
     licence: dict[str, Any] = (
@@ -86,25 +87,25 @@ def card_metadata(run: TrainedRun, repo_id: str) -> ModelCardData:
 
 
 def benchmark_entries(run: TrainedRun, benchmark: str) -> list[EvalResultEntry]:
-    """The scores in the Hub's own evaluation format, for `.eval_results/`.
+    """Scores in the Hub's own evaluation format, for `.eval_results/`.
 
     Args:
-        run: What is published.
-        benchmark: Name of the data set on the Hub that keeps the leaderboard, whose tasks are `war` and `uar`.
+        run: The run to publish.
+        benchmark: Name of the data set on the Hub that keeps the leaderboard, with the tasks `war` and `uar`.
 
     Raises:
-        ValueError: For scores that don't belong there: on synthetic faces, on data that are not those that papers
-            report on or were not checked, of some folds only.
+        ValueError: For scores that cannot be compared with those of papers: on synthetic faces, on data that were not
+            checked or differ from the published ones, or of some folds only.
     """
     results, summary = run.results, run.cross_validation
     comparable = summary.comparable if summary else (results.get("verification") or {}).get("comparable")
     if results["synthetic"] or not comparable:
         raise ValueError(
-            f"These scores are no result on {benchmark}: they were measured on "
+            f"These scores are not a result on {benchmark}: they were measured on "
             f"{'synthetic faces' if results['synthetic'] else 'data that are not known to be those of papers'}."
         )
     if results["fold"] is not None and (summary is None or summary.missing):
-        raise ValueError(f"A result on {benchmark} is of all folds: run examples/cross_validate.py to its end.")
+        raise ValueError(f"A result on {benchmark} needs all folds: run examples/cross_validate.py to its end.")
     scores = {"war": summary.war.mean, "uar": summary.uar.mean} if summary else results["test"]
     notes = _sentence_of_protocol(results)
     return [
@@ -114,15 +115,13 @@ def benchmark_entries(run: TrainedRun, benchmark: str) -> list[EvalResultEntry]:
 
 
 def _facts(run: TrainedRun) -> dict[str, Any]:
-    """What the template tells."""
-    results, summary = run.results, run.cross_validation
-    processor, start = run.processor.to_dict(), results["start"]
+    """Values for the template; tokens and folders of the training machine are removed."""
+    results, summary = redact(run.results), run.cross_validation
+    processor = run.processor.to_dict()
     folds = summary.fold_results if summary else {results["fold"]: results}
     return {
         **{name: results[name] for name in ("classes", "synthetic", "fold", "protocol", "recipe", "clips")},
-        **{name: results[name] for name in ("environment", "data_options")},
-        # Of a file or folder its name alone, for where it lies is nobody's concern.
-        "start": {key: Path(told).name if told and Path(told).is_absolute() else told for key, told in start.items()},
+        **{name: results[name] for name in ("environment", "data_options", "start")},
         "num_parameters": results["model"]["num_parameters"],
         "config": run.config,
         "processor": processor,
@@ -132,7 +131,7 @@ def _facts(run: TrainedRun) -> dict[str, Any]:
         "dataset_name": _dataset_name(results),
         "comparable": summary.comparable if summary else (results["verification"] or {}).get("comparable"),
         "folds": results["fold"] is not None,
-        "rows": [_row(fold, told) for fold, told in folds.items()],
+        "rows": [_row(fold, measured) for fold, measured in folds.items()],
         "cross_validation": summary,
         "pooled": summary.pooled if summary else None,
         "scored": summary.pooled.to_dict() if summary else results["test"],
@@ -142,6 +141,7 @@ def _facts(run: TrainedRun) -> dict[str, Any]:
         "hardware": _hardware(results["environment"]),
         "training_time": _training_time(list(folds.values())),
         "carbon": _carbon(run),
+        "calibration": results.get("calibration"),
     }
 
 
@@ -154,7 +154,7 @@ def _row(fold: int | None, results: Mapping[str, Any]) -> dict[str, Any]:
 
 def _source(results: Mapping[str, Any]) -> Source:
     if results["dataset"] not in SOURCES:
-        raise ValueError(f"Nothing is known of the data set {results['dataset']}: add it to modeling_stt.hub.card.")
+        raise ValueError(f"The data set {results['dataset']} is unknown: add it to SOURCES of modeling_stt.hub.card.")
     return SOURCES[results["dataset"]]
 
 
@@ -171,7 +171,7 @@ def _dataset_name(results: Mapping[str, Any]) -> str:
 
 
 def _eval_results(run: TrainedRun) -> list[EvalResult]:
-    """The scores of the weights' own fold and, of a cross-validation, the mean: each named for what it is."""
+    """Scores of the weights' own fold and, for a cross-validation, the mean of the folds, under different names."""
     results, summary = run.results, run.cross_validation
     how = ", epoch chosen on the test fold" if results["protocol"]["selection"] == "test" else ""
     measured = [(results["configuration"], "", results["test"]["war"], results["test"]["uar"])]
@@ -183,7 +183,7 @@ def _eval_results(run: TrainedRun) -> list[EvalResult]:
         EvalResult(
             task_type="video-classification",
             task_name="Facial expression recognition",
-            # Synthetic faces never go under the name of the data set whose layout they have.
+            # Scores on synthetic faces never carry the name of the data set whose layout the faces have.
             dataset_type="synthetic-faces" if results["synthetic"] else results["dataset"],
             dataset_name=_dataset_name(results),
             dataset_config=part,
@@ -210,36 +210,36 @@ def _sentence_of_protocol(results: Mapping[str, Any]) -> str:
 def _sentence_of_verification(verification: Mapping[str, Any] | None) -> str:
     if verification is None:
         return "not made."
-    told = {
+    outcome = {
         True: "the data are those that papers report on.",
         False: "the data are **not** those that papers report on.",
-        None: "nothing is published to compare with.",
+        None: "no published figures exist to compare with.",
     }[verification["comparable"]]
-    return " ".join([told, *(f"{text}." for text in verification.get("failed", []))])
+    return " ".join([outcome, *(f"{text}." for text in verification.get("failed", []))])
 
 
 def _hardware(environment: Mapping[str, Any]) -> str:
     machine = f"{environment['processor']}, {environment['num_cpus']} cores"
     gpus, processes = environment["gpus"], environment["num_processes"]
-    told = f"{', '.join(gpus)}; {machine}" if gpus else f"{machine}, no GPU"
-    return told + (f"; {processes} processes" if processes > 1 else "")
+    hardware = f"{', '.join(gpus)}; {machine}" if gpus else f"{machine}, no GPU"
+    return hardware + (f"; {processes} processes" if processes > 1 else "")
 
 
 def _training_time(folds: list[Mapping[str, Any]]) -> str:
     seconds = [results["train_seconds"] for results in folds]
     if None in seconds:
-        return "not known: the run was interrupted and resumed"
-    told = f"{sum(seconds) / 60:.1f} minutes" if sum(seconds) < 7200 else f"{sum(seconds) / 3600:.1f} hours"
-    return told + (f" for {len(seconds)} folds" if len(seconds) > 1 else "")
+        return "unknown: the run was interrupted and resumed"
+    duration = f"{sum(seconds) / 60:.1f} minutes" if sum(seconds) < 7200 else f"{sum(seconds) / 3600:.1f} hours"
+    return duration + (f" for {len(seconds)} folds" if len(seconds) > 1 else "")
 
 
 def _emissions(run: TrainedRun) -> dict[str, Any] | None:
-    """What codecarbon estimated of the run, if it was asked to (`--report_to codecarbon`): grams of CO2 equivalent."""
+    """Grams of CO2 equivalent as estimated by codecarbon (`--report_to codecarbon`); None if it did not run."""
     file = run.folder / "emissions.csv"
     if not file.is_file():
         return None
     with file.open(newline="", encoding="utf-8") as lines:
-        rows = list(csv.DictReader(lines))  # a run that was resumed has several
+        rows = list(csv.DictReader(lines))  # a resumed run has several
     grams = round(1000 * sum(float(row["emissions"]) for row in rows), 2)
     return {"emissions": grams, "source": "codecarbon", "geographical_location": rows[-1].get("country_name")}
 

@@ -1,24 +1,17 @@
-"""Publishing: a trained model, or the Space that shows it, in one commit or not at all."""
+"""Publishing a trained model, or the Space that shows it: one commit, or nothing."""
 
 import importlib.metadata
 import json
 import os
-import re
+import shutil
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import (
-    CommitOperationAdd,
-    CommitOperationDelete,
-    HfApi,
-    ModelCard,
-    SpaceCardData,
-    eval_result_entries_to_yaml,
-)
+from huggingface_hub import HfApi, ModelCard, SpaceCardData, eval_result_entries_to_yaml
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
@@ -26,14 +19,15 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 from ..training.protocol import RESULTS_FILE
 from ..training.weights import weight_files
 from .card import benchmark_entries, make_card
+from .redaction import redact
 from .run import MODEL_CODE, PROCESSOR_FILE, TrainedRun, read_run
 
 PACKAGE = Path(__file__).parents[1]
 CARD_FILE = "README.md"
 APP = PACKAGE.parent / "examples" / "app.py"
-LICENSE = PACKAGE / "hub" / "LICENSE"  # of the code, which asks that a copy goes with it
+LICENSE = PACKAGE / "hub" / "LICENSE"  # the code's licence, of which every copy of the code must carry a copy
 
-# What using a model on videos needs, as setup.py has it: for endpoints just this, for a Space what it draws with, too.
+# Requirements of an endpoint, with the bounds of setup.py. A Space draws pictures as well.
 REQUIREMENTS = (
     "accelerate>=1.10",
     "av>=17",
@@ -47,15 +41,15 @@ REQUIREMENTS = (
     "transformers>=5.23,<6",
 )
 SPACE_REQUIREMENTS = (*REQUIREMENTS, "datasets>=4", "matplotlib>=3.9", "openpyxl>=3.1")
-GRADIO_VERSION = "6.31.0"  # of a Space where Gradio isn't installed here
+GRADIO_VERSION = "6.31.0"  # for a Space published from where Gradio is not installed
 
-# What goes wrong on the way to the Hub: it refuses, the connection breaks (HTTPError), a large file's upload does.
+# Failures on the way to the Hub: it refuses, the connection breaks (HTTPError), or a large file's upload fails.
 _FAILURES = (HTTPError, OSError, RuntimeError, ValueError)
 
-# What use doesn't need of the package.
+# Parts of the package that use does not need.
 _NOT_FOR_USE = ("training", "hub", "cli.py", "__main__.py")
 
-# Of these, what an earlier commit left and this one doesn't have is removed: it would speak of another model.
+# Files that publishing writes. What an earlier commit left of them is removed: it belongs to another model.
 _OURS = {
     "model": (
         *(*MODEL_CODE, "*.safetensors", SAFE_WEIGHTS_INDEX_NAME, "confusion.png"),
@@ -69,13 +63,13 @@ File = Path | bytes
 
 @dataclass(frozen=True)
 class Publication:
-    """What was published, or would be.
+    """Content of a commit, published or to be published.
 
     Args:
         repo_id: `user/name`.
         repo_type: `"model"` or `"space"`.
         files: Path in the repository → the file, or its content.
-        url: Where the commit is; None for a dry run.
+        url: Address of the commit; None for a dry run.
         commit: Its hash; None for a dry run.
     """
 
@@ -85,21 +79,23 @@ class Publication:
     url: str | None = None
     commit: str | None = None
 
-    def write_generated(self, folder: str | os.PathLike) -> Path:
-        """Write the files that were made for this, to be looked at; returns where the card is."""
+    def write(self, folder: str | os.PathLike, only_generated: bool = False) -> Path:
+        """Write the files, or only those that were generated, into a folder; returns the path of the card there."""
         for name, file in self.files.items():
+            path = Path(folder) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
             if isinstance(file, bytes):
-                path = Path(folder) / name
-                path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(file)
+            elif not only_generated:
+                shutil.copyfile(file, path)
         return Path(folder) / CARD_FILE
 
     def __str__(self) -> str:
-        """Every file with its size and where it comes from."""
+        """List every file with its size and its source."""
         sizes = {name: _size(file) for name, file in self.files.items()}
         width = max(map(len, sizes))
         lines = [
-            f"{name:<{width}}  {sizes[name]:>12,} bytes  {file if isinstance(file, Path) else 'written for this'}"
+            f"{name:<{width}}  {sizes[name]:>12,} bytes  {file if isinstance(file, Path) else 'generated'}"
             for name, file in self.files.items()
         ]
         return "\n".join([*lines, f"{len(lines)} files, {sum(sizes.values()) / 1e6:.1f} MB"])
@@ -117,29 +113,29 @@ def publish(
     dry_run: bool = False,
     token: str | None = None,
 ) -> Publication:
-    """Publish a trained model: weights, code and its licence, card, results, an endpoint's handler, in one commit.
+    """Publish a trained model in one commit: weights, code and its licence, card, results, an endpoint's handler.
 
-    The card is written from results.json. A README.md in the folder is taken instead if it claims nothing else, see
-    `check_card`. Pickles, checkpoints and logs stay where they are.
+    The card is written from results.json; a README.md in the folder takes its place (see `own_card`). Pickles,
+    checkpoints and logs are not published, nor are tokens, command lines and folders that results.json names.
 
     Args:
         folder: Output folder of examples/train.py, or of examples/cross_validate.py.
-        repo_id: `user/name` on the Hub; made where there is none.
-        private: Whether a repository that is made is private. One that exists stays as it is.
-        revision: Branch to commit to; made where there is none. By default `main`.
-        message: Of the commit.
-        fold: Of a cross-validation, the fold whose weights are published; by default its first.
+        repo_id: `user/name` on the Hub; created if it does not exist.
+        private: Create the repository as a private one. An existing repository keeps its visibility.
+        revision: Branch to commit to, `main` by default; created if it does not exist.
+        message: Commit message.
+        fold: Fold of a cross-validation whose weights are published; the first one by default.
         benchmark: Data set on the Hub that keeps a leaderboard of these scores, for `.eval_results/`.
-        dry_run: Only say what would be published; asks nothing of the network.
-        token: Of the Hub; by default the one that you are logged in with.
+        dry_run: Only return what would be published, without network access.
+        token: Token of the Hub; the one of your login by default.
 
     Returns:
         [`Publication`].
 
     Raises:
         FileNotFoundError: See [`read_run`].
-        ValueError: See [`read_run`], [`check_card`], `benchmark_entries`; also for a name that the Hub doesn't take.
-        PublishError: Where the Hub refuses, or cannot be reached. Nothing is half published then.
+        ValueError: See [`read_run`], `own_card` and `benchmark_entries`; also for an invalid `repo_id`.
+        PublishError: If the Hub refuses or cannot be reached. The repository is then as it was.
     """
     _check_name(repo_id)
     run = read_run(folder, fold)
@@ -161,24 +157,24 @@ def publish_space(
 ) -> Publication:
     """Publish the Space that shows a model in the browser, in one commit.
 
-    It holds the app, this package's source (which is on no package index), their licence and the requirements. A
-    private model needs a secret HF_TOKEN in the settings of the Space.
+    It contains the app, this package's source (which is on no package index), their licence and the requirements. For
+    a private model, add the secret HF_TOKEN in the settings of the Space.
 
     Args:
-        repo_id: `user/name` of the Space; made where there is none.
+        repo_id: `user/name` of the Space; created if it does not exist.
         model: Name of the model on the Hub, `user/name`.
-        private: Whether a Space that is made is private.
-        message: Of the commit.
-        app: The app; by default examples/app.py of the checkout that this package is installed from.
-        dry_run: Only say what would be published; asks nothing of the network.
-        token: Of the Hub; by default the one that you are logged in with.
+        private: Create the Space as a private one.
+        message: Commit message.
+        app: Path of the app; by default examples/app.py of the checkout that this package is installed from.
+        dry_run: Only return what would be published, without network access.
+        token: Token of the Hub; the one of your login by default.
 
     Returns:
         [`Publication`].
 
     Raises:
-        FileNotFoundError: Where there is no app.
-        PublishError: As [`publish`], and where the Hub has no such model.
+        FileNotFoundError: If the app does not exist.
+        PublishError: As [`publish`], and if the Hub has no such model.
     """
     _check_name(repo_id)
     _check_name(model)
@@ -197,29 +193,26 @@ def publish_space(
 def _check_name(repo_id: str) -> None:
     validate_repo_id(repo_id)
     if "/" not in repo_id:
-        raise ValueError(f"{repo_id!r} does not say whose: expected a name such as user/{repo_id}.")
+        raise ValueError(f"{repo_id!r} names no owner: expected a name such as user/{repo_id}.")
 
 
 class PublishError(RuntimeError):
-    """The Hub refused, or could not be reached; the message says what is left there."""
+    """The Hub refused or could not be reached; the message says what is left there."""
 
 
 def model_files(run: TrainedRun, repo_id: str, benchmark: str | None = None) -> dict[str, File]:
-    """What a model's repository holds: path in it → the file, or its content.
+    """Content of a model's repository: path in it → the file, or its content.
 
     Args:
-        run: What is published.
-        repo_id: Where.
+        run: The run to publish.
+        repo_id: `user/name` on the Hub.
         benchmark: See [`publish`].
     """
-    card, own_card = make_card(run, repo_id), run.root / CARD_FILE
-    if own_card.is_file():
-        card = check_card(own_card, card)
-    weights = weight_files(run.folder)
+    card = own_card(run.root / CARD_FILE, make_card(run, repo_id))
     index = [path for path in (run.folder / SAFE_WEIGHTS_INDEX_NAME,) if path.is_file()]
     taken = [run.folder / name for name in ("config.json", PROCESSOR_FILE, *MODEL_CODE)]
     files: dict[str, File] = {CARD_FILE: card.encode()}
-    files |= {path.name: path for path in [*taken, *index, *weights]}
+    files |= {path.name: path for path in [*taken, *index, *weight_files(run.folder)]}
     files[RESULTS_FILE] = _published_results(run.root / RESULTS_FILE)
     files |= {f"fold_{fold}/{RESULTS_FILE}": _published_results(path) for fold, path in run.fold_files.items()}
     if run.picture:
@@ -227,7 +220,7 @@ def model_files(run: TrainedRun, repo_id: str, benchmark: str | None = None) -> 
     if benchmark:
         entries = eval_result_entries_to_yaml(benchmark_entries(run, benchmark))
         files[f".eval_results/{benchmark.split('/')[-1]}.yaml"] = yaml.safe_dump(entries, sort_keys=False).encode()
-    # Not LICENSE, which would be taken for that of the weights: the card tells it, or the publisher's own file.
+    # A file named LICENSE would be taken for the licence of the weights, which stands in the card.
     files["LICENSE-CODE"] = LICENSE
     files["handler.py"] = PACKAGE / "hub" / "handler.py"
     files["requirements.txt"] = ("\n".join(REQUIREMENTS) + "\n").encode()
@@ -235,11 +228,11 @@ def model_files(run: TrainedRun, repo_id: str, benchmark: str | None = None) -> 
 
 
 def space_files(repo_id: str, model: str, app: Path) -> dict[str, File]:
-    """What a Space holds: path in it → the file, or its content."""
+    """Content of a Space: path in it → the file, or its content."""
     if not app.is_file():
         raise FileNotFoundError(
-            f"There is no {app}: the Space's app is examples/app.py of a checkout. Install the package from one by "
-            "pip install -e, or give the app's path."
+            f"{app} does not exist: the Space's app is examples/app.py of a checkout. Install the package from a "
+            "checkout with pip install -e, or give the path of the app."
         )
     try:
         gradio = importlib.metadata.version("gradio")
@@ -264,65 +257,40 @@ def space_files(repo_id: str, model: str, app: Path) -> dict[str, File]:
     }
 
 
-def check_card(own: Path, generated: str) -> str:
-    """Take a card of one's own words, unless it claims what the generated one does not.
-
-    Its metadata must have the same `model-index`, and each number in a line that speaks of WAR, UAR, accuracy, recall
-    or per cent must stand in the generated card, with as many digits.
-
-    Returns:
-        Its text.
+def own_card(own: Path, generated: str) -> str:
+    """Text of the card to publish: the user's own, if that file exists, else the generated one.
 
     Raises:
-        ValueError: For another claim; it is quoted.
+        ValueError: If the `model-index` of the own card is not that of the generated one, as in the card of an earlier
+            run; or if its metadata cannot be read.
     """
+    if not own.is_file():
+        return generated
     text = own.read_text(encoding="utf-8")
-    metadata = [_metadata(own, card).get("model-index") for card in (text, generated)]
-    if metadata[0] != metadata[1]:
-        raise ValueError(f"The model-index in {own} is not that of {RESULTS_FILE}: copy it from the generated card.")
-    known = set(_NUMBER.findall(generated))
-    for number, line in enumerate(text.splitlines(), start=1):
-        claims = set(_NUMBER.findall(line)) if _OF_SCORES.search(line) or "|" in line else set()
-        if beyond := sorted(claims - known):
-            raise ValueError(
-                f"Line {number} of {own} claims {', '.join(beyond)}, which the card made of {RESULTS_FILE} does not "
-                f"hold: {line.strip()[:100]!r}. Write numbers as they stand there, or remove the file to "
-                "publish that card."
-            )
+    try:
+        index, expected = (
+            ModelCard(card, ignore_metadata_errors=True).data.eval_results for card in (text, generated)
+        )
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"The metadata at the beginning of {own} cannot be read: {error}") from error
+    if index != expected:
+        raise ValueError(
+            f"The model-index in {own} does not hold the scores of {RESULTS_FILE}. Copy it from the generated card, "
+            "which --dry-run writes, or remove the file to publish that card."
+        )
     return text
 
 
-_NUMBER = re.compile(r"(?<![\w.])\d+(?:[.,]\d+)*")
-_OF_SCORES = re.compile(r"\b(WAR|UAR|accurac|recall|F1|state of the art|per cent|percent)|%", re.IGNORECASE)
-
-
-def _metadata(path: Path, card: str) -> dict[str, Any]:
-    try:
-        return ModelCard(card, ignore_metadata_errors=True).data.to_dict()
-    except (ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"The metadata at the beginning of {path} cannot be read: {error}") from error
-
-
 def _sources(package: Path, without: Iterable[str] = ()) -> dict[str, File]:
-    """The Python files of a package by their paths beside it, `modeling_stt/__init__.py` and so on."""
+    """Python files of a package by their paths beside it, such as `modeling_stt/__init__.py`."""
     files = [path for path in sorted(package.rglob("*.py")) if path.relative_to(package).parts[0] not in without]
     return {path.relative_to(package.parent).as_posix(): path for path in files}
 
 
 def _published_results(path: Path) -> bytes:
-    """A results.json without the names of folders of the machine that it was written on."""
-
-    def without_folders(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: without_folders(part) for key, part in value.items()}
-        if isinstance(value, list):
-            return [without_folders(part) for part in value]
-        return re.sub(r"(^|[\s=:'\"])/(?:[^\s/]+/)+", r"\1", value) if isinstance(value, str) else value
-
-    told = json.loads(path.read_text(encoding="utf-8"))
-    if "data_dir" in told:  # which may have blanks in it
-        told["data_dir"] = Path(told["data_dir"]).name
-    return (json.dumps(without_folders(told), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    """Content of a results.json without tokens, command lines and folders of the machine that wrote it."""
+    results = redact(json.loads(path.read_text(encoding="utf-8")))
+    return (json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def _size(file: File) -> int:
@@ -332,7 +300,7 @@ def _size(file: File) -> int:
 def _commit(
     publication: Publication, private: bool, revision: str | None, message: str, token: str | None
 ) -> Publication:
-    """Make what is missing on the Hub and commit all files at once; where that fails, leave nothing half published."""
+    """Create what is missing on the Hub and commit all files at once; after a failure, nothing is half published."""
     where: dict[str, Any] = {"repo_id": publication.repo_id, "repo_type": publication.repo_type}
     api = HfApi(token=token)
     made: list[str] = []
@@ -342,15 +310,22 @@ def _commit(
         if revision and revision not in [branch.name for branch in api.list_repo_refs(**where).branches]:
             api.create_branch(branch=revision, **where)
             made.append("branch")
-        operations = _operations(publication, api.list_repo_files(revision=revision, **where))
-        info = api.create_commit(operations=operations, commit_message=message, revision=revision, **where)
+        with tempfile.TemporaryDirectory(prefix="stt-publish-") as folder:
+            publication.write(folder)
+            info = api.upload_folder(
+                folder_path=folder,
+                revision=revision,
+                commit_message=message,
+                delete_patterns=list(_OURS[publication.repo_type]),
+                **where,
+            )
     except (*_FAILURES, KeyboardInterrupt) as error:
         raise PublishError(_explain(api, publication, revision, made, error)) from error
     return replace(publication, url=info.commit_url, commit=info.oid)
 
 
 def _make_repository(api: HfApi, publication: Publication, private: bool) -> bool:
-    """Make the repository where there is none; whether there was none."""
+    """Create the repository unless it exists; returns True if it was created."""
     where: dict[str, Any] = {"repo_id": publication.repo_id, "repo_type": publication.repo_type}
     try:
         found = api.repo_info(**where)
@@ -361,48 +336,37 @@ def _make_repository(api: HfApi, publication: Publication, private: bool) -> boo
         return True
     if private and not found.private:
         raise ValueError(
-            f"{publication.repo_id} exists and is public: change that in its settings, or leave out private."
+            f"{publication.repo_id} exists and is public: change that in its settings, or leave out --private."
         )
     return False
 
 
-def _operations(publication: Publication, there: Iterable[str]) -> list[CommitOperationAdd | CommitOperationDelete]:
-    """All files to add, and those to remove that an earlier commit of ours left."""
-    stale = [
-        name
-        for name in there
-        if name not in publication.files and any(fnmatch(name, ours) for ours in _OURS[publication.repo_type])
-    ]
-    adding = [CommitOperationAdd(name, file) for name, file in publication.files.items()]
-    return [*adding, *(CommitOperationDelete(name) for name in stale)]
-
-
 def _explain(api: HfApi, publication: Publication, revision: str | None, made: list[str], error: BaseException) -> str:
-    """Say what went wrong and what is left; what was made for a commit that the Hub refused is removed.
+    """Message for a failed commit; removes what was created for a commit that the Hub refused.
 
-    Where the connection failed it stays, empty: large files that went up are kept with it.
+    After a broken connection the new repository stays: it keeps the large files that were already uploaded.
     """
     reason = _reason(error)
     refused = isinstance(error, ValueError) or (isinstance(error, HfHubHTTPError) and error.response.status_code < 500)
     if not refused:
         return (
-            f"Publishing {publication.repo_id} broke off: {reason}\nFiles appear there with the commit at the end, "
-            "all or none. The same command goes on from here, and does not send large files a second time."
+            f"Publishing {publication.repo_id} broke off: {reason}\nNo file appears on the Hub before the commit "
+            "at the end. Run the same command again: it does not send large files a second time."
         )
     where: dict[str, Any] = {"repo_id": publication.repo_id, "repo_type": publication.repo_type}
     left = ""
     if made:
-        left = f"\nThe {made[0]} that was made for it is removed."
+        left = f"\nThe {made[0]} that was created for it is removed."
         try:
             api.delete_repo(**where) if "repository" in made else api.delete_branch(branch=str(revision), **where)
         except _FAILURES:
-            left = f"\nThe {made[0]} that was made for it stays, empty, for it could not be removed."
+            left = f"\nThe empty {made[0]} that was created for it could not be removed."
     return f"Nothing was published: {reason}{left}"
 
 
 def _reason(error: BaseException) -> str:
-    """What went wrong, and for who is not logged in what to do."""
+    """Reason of a failure, with advice for those who are not logged in."""
     reason = str(error).strip() or type(error).__name__
     if isinstance(error, HfHubHTTPError) and error.response.status_code == 401:
-        reason += "\nLog in by 'hf auth login', or set HF_TOKEN, with a token that may write."
+        reason += "\nLog in with 'hf auth login', or set HF_TOKEN, with a token that may write."
     return reason

@@ -1,4 +1,4 @@
-"""A trained model in its folder, and the results that it is said to have: are they its own?"""
+"""Reading of a finished run, with checks that its results belong to its weights, classes and settings."""
 
 import json
 import math
@@ -30,16 +30,16 @@ _NOT_COMPARED = ("num_parameters", "transformers_version", "face_crop")
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A finished run: weights of one fold, and what was measured of them.
+    """A finished run: the weights of one fold and their results.
 
     Args:
-        root: The folder of the run; of a cross-validation, the one that holds its folds.
-        folder: Where the weights lie.
+        root: Folder of the run; for a cross-validation, the folder that contains its folds.
+        folder: Folder of the weights.
         results: results.json of these weights.
         config: Configuration of the model.
-        processor: What makes its clips.
-        cross_validation: What all folds come to; None for a run that stands alone.
-        picture: Picture of the confusion matrix, where there is one.
+        processor: Processor that makes its clips.
+        cross_validation: Summary of all folds; None for a single run.
+        picture: Picture of the confusion matrix, if it exists.
         fold_files: Number of each fold of a cross-validation → its results.json.
     """
 
@@ -54,27 +54,27 @@ class TrainedRun:
 
 
 def read_run(folder: str | os.PathLike, fold: int | None = None) -> TrainedRun:
-    """Read a folder of train.py or cross_validate.py, and refuse it where its parts don't belong together.
+    """Read a folder of train.py or cross_validate.py, and refuse one whose parts do not belong together.
 
     Args:
-        folder: What `--output_dir` was.
-        fold: Of a cross-validation, the fold whose weights are meant; by default its first.
+        folder: The `--output_dir` of the run.
+        fold: Fold of a cross-validation whose weights are meant; the first one by default.
 
     Returns:
         [`TrainedRun`].
 
     Raises:
         FileNotFoundError: For a missing folder, results, weights, configuration, processor or code.
-        ValueError: For results that contradict themselves, are of other weights, classes or settings than those that
-            lie there, hold numbers that are not finite, or don't say of which weights they are; weights in pickles.
+        ValueError: For results that contradict themselves, belong to other weights, classes or settings than the
+            folder's, contain a number that is not finite, or do not name their weights; for weights in pickles.
     """
     folder = Path(folder)
-    told = read_results(folder)
-    if "per_fold" not in told:
-        if fold not in (None, told.get("fold")):
-            raise ValueError(f"{folder} holds a run of fold {told.get('fold')}, not of fold {fold}.")
-        return _with_weights(folder, folder, told)
-    summary, files = _read_folds(folder, told)
+    results = read_results(folder)
+    if "per_fold" not in results:
+        if fold not in (None, results.get("fold")):
+            raise ValueError(f"{folder} contains a run of fold {results.get('fold')}, not of fold {fold}.")
+        return _with_weights(folder, folder, results)
+    summary, files = _read_folds(folder, results)
     fold = min(files) if fold is None else fold
     if fold not in files:
         raise ValueError(f"{folder} has no finished fold {fold}, only {', '.join(map(str, files))}.")
@@ -82,40 +82,40 @@ def read_run(folder: str | os.PathLike, fold: int | None = None) -> TrainedRun:
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """The results.json of a folder.
+    """Read the results.json of a folder.
 
     Raises:
-        FileNotFoundError: Where there is none.
-        ValueError: For one that is no run's, holds numbers that are not finite, or scores that its own confusion
-            matrix doesn't come to.
+        FileNotFoundError: If the folder has none.
+        ValueError: If it is not of a run, contains a number that is not finite, or scores that its own confusion
+            matrix does not give.
     """
     path = folder / RESULTS_FILE
     if not path.is_file():
         raise FileNotFoundError(
-            f"{folder} has no {RESULTS_FILE}: only what was scored can be published. examples/train.py and "
+            f"{folder} has no {RESULTS_FILE}: only an evaluated model can be published. examples/train.py and "
             "examples/cross_validate.py write it when they finish."
         )
 
     def refuse(number: str) -> NoReturn:
-        raise ValueError(f"{path} holds {number}, which is no result: find out what went wrong in that run.")
+        raise ValueError(f"{path} contains {number}, which is not a result: find out what went wrong in that run.")
 
     def finite(number: str) -> float:
         return float(number) if math.isfinite(float(number)) else refuse(number)
 
     try:
-        told = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse, parse_float=finite)
+        results = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse, parse_float=finite)
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
-    scores = "pooled" if isinstance(told, dict) and "per_fold" in told else "test"
-    if not isinstance(told, dict) or told.get("format") != 1 or scores not in told:
-        raise ValueError(f"{path} is not of a run: expected what train.py or cross_validate.py write, format 1.")
-    _check_scores(path, told, told[scores])
-    return told
+    scores = "pooled" if isinstance(results, dict) and "per_fold" in results else "test"
+    if not isinstance(results, dict) or results.get("format") != 1 or scores not in results:
+        raise ValueError(f"{path} is not of a run: expected the format 1 of train.py or cross_validate.py.")
+    _check_scores(path, results, results[scores])
+    return results
 
 
-def _check_scores(path: Path, told: Mapping[str, Any], scores: Mapping[str, Any]) -> None:
+def _check_scores(path: Path, results: Mapping[str, Any], scores: Mapping[str, Any]) -> None:
     """Refuse scores that are not those of their confusion matrix."""
-    counted = score_counts(scores["confusion_matrix"], told["classes"]).to_dict()
+    counted = score_counts(scores["confusion_matrix"], results["classes"]).to_dict()
     wrong = [name for name, value in counted.items() if not _alike(scores.get(name), value)]
     if wrong:
         raise ValueError(
@@ -124,25 +124,25 @@ def _check_scores(path: Path, told: Mapping[str, Any], scores: Mapping[str, Any]
         )
 
 
-def _alike(told: Any, counted: Any) -> bool:
+def _alike(written: Any, counted: Any) -> bool:
     if isinstance(counted, list):
-        return isinstance(told, list) and len(told) == len(counted) and all(map(_alike, told, counted))
+        return isinstance(written, list) and len(written) == len(counted) and all(map(_alike, written, counted))
     if isinstance(counted, float):
-        return isinstance(told, int | float) and math.isclose(told, counted, abs_tol=1e-9)
-    return told == counted
+        return isinstance(written, int | float) and math.isclose(written, counted, abs_tol=1e-9)
+    return written == counted
 
 
-def _read_folds(folder: Path, told: dict[str, Any]) -> tuple[CrossValidation, dict[int, Path]]:
-    """The folds of a cross-validation, which must come to what its results.json says."""
-    files = {fold: folder / f"fold_{fold}" / RESULTS_FILE for fold in told["finished_folds"]}
+def _read_folds(folder: Path, written: dict[str, Any]) -> tuple[CrossValidation, dict[int, Path]]:
+    """Read the folds of a cross-validation; their summary must be what its results.json contains."""
+    files = {fold: folder / f"fold_{fold}" / RESULTS_FILE for fold in written["finished_folds"]}
     results = {fold: read_results(path.parent) for fold, path in files.items()}
-    summary = summarize_folds(results, sorted([*told["finished_folds"], *told["missing_folds"]]))
+    summary = summarize_folds(results, sorted([*written["finished_folds"], *written["missing_folds"]]))
     counted = json.loads(json.dumps(summary.to_dict()))
-    if counted != told:
-        differing = [name for name in counted.keys() | told.keys() if counted.get(name) != told.get(name)]
+    if counted != written:
+        differing = [name for name in counted.keys() | written.keys() if counted.get(name) != written.get(name)]
         raise ValueError(
-            f"{folder / RESULTS_FILE} is not what its folds come to: it differs in {', '.join(sorted(differing))}. "
-            "Run cross_validate.py once more with the same options: it takes finished folds as they are."
+            f"{folder / RESULTS_FILE} is not the summary of its folds: it differs in {', '.join(sorted(differing))}. "
+            "Run cross_validate.py once more with the same options: it reuses finished folds."
         )
     return summary, files
 
@@ -156,7 +156,7 @@ def _with_weights(
 ) -> TrainedRun:
     for name in ("config.json", PROCESSOR_FILE, *MODEL_CODE):
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} has no {name}: expected the folder of a run, as train.py leaves it.")
+            raise FileNotFoundError(f"{folder} has no {name}: expected the output folder of train.py.")
     config, processor = STTConfig.from_pretrained(folder), STTVideoProcessor.from_pretrained(folder)
     _check_settings(folder, results, config, processor)
     _check_weights(folder, results)
@@ -167,7 +167,7 @@ def _with_weights(
 
 
 def _check_settings(folder: Path, results: dict[str, Any], config: STTConfig, processor: STTVideoProcessor) -> None:
-    """Refuse a configuration or a processor that is not the one that was scored: classes swapped, frames cut else."""
+    """Refuse settings other than those evaluated, such as reordered classes or different frame sampling."""
     model, clips = (
         {key: value for key, value in results[part].items() if key not in _NOT_COMPARED}
         for part in ("model", "processor")
@@ -182,27 +182,27 @@ def _check_settings(folder: Path, results: dict[str, Any], config: STTConfig, pr
     if differing := differences(there, here):
         raise ValueError(
             f"{folder / RESULTS_FILE} is of another model than the one beside it: they differ in "
-            f"{'; '.join(differing)}, there being the results. Publish a run as it was left."
+            f"{'; '.join(differing)}, where 'there' means the results. Publish a run as training left it."
         )
 
 
 def _check_weights(folder: Path, results: dict[str, Any]) -> None:
-    """Refuse weights that are not those that were scored, not finite, or in a format that runs code when read."""
+    """Refuse weights other than those evaluated, not finite, or in a format that runs code when read."""
     weights = read_weights(folder)
     if not weights:
         pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
-        found = f"; {', '.join(pickles)} may run any code when read, so such files are not published" * bool(pickles)
-        raise FileNotFoundError(f"{folder} has no model.safetensors{found}. Save the model by save_pretrained.")
-    told = results.get("sha256_of_weights")
-    if told is None:
+        found = f"; {', '.join(pickles)} may run any code when read, so they are not published" * bool(pickles)
+        raise FileNotFoundError(f"{folder} has no model.safetensors{found}. Save the model with save_pretrained.")
+    evaluated = results.get("sha256_of_weights")
+    if evaluated is None:
         raise ValueError(
-            f"{folder / RESULTS_FILE} does not say which weights its scores are of (sha256_of_weights), so nobody can "
-            "tell whether they are of these. Runs write it since version 0.1; run the training again."
+            f"{folder / RESULTS_FILE} does not name the weights of its scores (sha256_of_weights), so they may be of "
+            "others. Runs write it since version 0.1; run the training again."
         )
-    if told != (found := hash_weights(weights)):
+    if evaluated != (found := hash_weights(weights)):
         raise ValueError(
-            f"{folder / RESULTS_FILE} is of other weights than those beside it: SHA-256 {told[:12]}… was scored, "
-            f"{found[:12]}… lies there."
+            f"{folder / RESULTS_FILE} is of other weights than those beside it: SHA-256 {evaluated[:12]}… was "
+            f"evaluated, {found[:12]}… lies there."
         )
     if broken := [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]:
         raise ValueError(f"The weights in {folder} are not finite ({broken[0]}): that run went wrong.")

@@ -1,6 +1,6 @@
-"""A card as a whole text, and that it claims nothing but what was measured.
+"""Cards as whole texts, and that they claim nothing but what was measured.
 
-After a change of model_card.md: `STT_WRITE_CARDS=1 pytest tests/hub/test_card.py`, and read what changed in cards/.
+After a change of card_template.md: `STT_WRITE_CARDS=1 pytest tests/hub/test_card.py`, and read what changed in cards/.
 """
 
 import json
@@ -44,32 +44,32 @@ def card_of(folder: Path, **changes: Any) -> ModelCard:
     return ModelCard(make_card(read_run(folder), "user/stt"))
 
 
-def test_synthetic_numbers_never_go_under_the_name_of_a_real_data_set(tmp_path: Path) -> None:
+def test_scores_on_synthetic_faces_never_carry_the_name_of_a_real_data_set(tmp_path: Path) -> None:
     card = card_of(write_run(tmp_path / "run"), **SYNTHETIC)
     [result] = {(entry.dataset_type, entry.dataset_name) for entry in card.data.eval_results}
     assert result == ("synthetic-faces", "synthetic faces in the layout of DFEW (drawings; no data of DFEW)")
     assert "dfew" not in card.data.tags
-    assert "> **Trained and scored on synthetic faces" in card.text
+    assert "> **Trained and evaluated on synthetic faces" in card.text
     assert (card.data.license, "license_name" in card.data.to_dict()) == ("apache-2.0", False)
 
 
-def test_numbers_of_other_data_than_papers_report_on_say_so(tmp_path: Path) -> None:
+def test_numbers_on_other_data_than_those_of_papers_are_marked(tmp_path: Path) -> None:
     card = card_of(write_run(tmp_path / "run"), verification={"comparable": False, "failed": ["counts: few"]})
     [name] = {entry.dataset_name for entry in card.data.eval_results}
     assert name == "a copy of DFEW that differs from the one that papers report on"
-    assert "> **The numbers below are not comparable with papers:**" in card.text
+    assert "> **The numbers below cannot be compared with papers:**" in card.text
     assert "the data are **not** those that papers report on. counts: few." in card.text
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "expected"),
     [
         (
             {"protocol": {"selection": "test", "selection_means": "best on the test fold", "select_by": "war"}},
             "WAR, epoch chosen on the test fold (%)",
         ),
         ({"verification": None}, "Data check before training (`stt verify`): not made."),
-        ({"train_seconds": None}, "| training time | not known: the run was interrupted and resumed |"),
+        ({"train_seconds": None}, "| training time | unknown: the run was interrupted and resumed |"),
         ({"fold": None, "configuration": "default"}, "| split | WAR | UAR |"),
         ({"data_options": {"frames": "16f"}}, "with the options `{'frames': '16f'}`"),
         (
@@ -78,11 +78,11 @@ def test_numbers_of_other_data_than_papers_report_on_say_so(tmp_path: Path) -> N
         ),
     ],
 )
-def test_what_a_run_did_otherwise_is_told(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
-    assert told in card_of(write_run(tmp_path / "run"), **changes).content
+def test_deviations_of_a_run_are_on_its_card(tmp_path: Path, changes: dict[str, Any], expected: str) -> None:
+    assert expected in card_of(write_run(tmp_path / "run"), **changes).content
 
 
-def test_face_crop_and_carbon_are_told_where_they_are_known(tmp_path: Path) -> None:
+def test_face_crop_and_carbon_are_reported_if_they_are_known(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
     assert "| carbon | not measured |" in card_of(folder).text
     (folder / "emissions.csv").write_text("emissions,country_name\n0.0101,Norway\n0.0022,Norway\n")
@@ -94,17 +94,37 @@ def test_face_crop_and_carbon_are_told_where_they_are_known(tmp_path: Path) -> N
     assert "`{'margin': 0.1, 'align': True}`" in card.text
 
 
-def test_results_that_lack_what_a_card_tells_are_refused(tmp_path: Path) -> None:
+CALIBRATION = {
+    "fitted": {"temperature": 1.5, "min_score": 0.6, "num_clips": 40},
+    "expected_calibration_error": {"before": 0.12, "after": 0.05},
+    "accuracy_at_coverage": {"1": 0.75, "0.9": 0.8, "0.5": 0.9},
+    "at_min_score": {"coverage": 0.7, "accuracy": 0.88},
+}
+
+
+def test_calibration_is_reported_if_it_was_measured(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    assert "- Probabilities are not calibrated." in card_of(folder).text
+    text = card_of(folder, calibration=CALIBRATION).text
+    assert "calibrated by a temperature of 1.50" in text and "not calibrated" not in text
+    assert "0.120 without and 0.050 with a fitted temperature" in text
+    assert "| clips answered | 100 % | 90 % | 50 % |\n|---|---|---|---|\n| WAR | 75.00 | 80.00 | 90.00 |\n" in text
+    unfitted = {"fitted": None, "expected_calibration_error": {"before": 0.12, "after": None}}
+    text = card_of(folder, calibration=CALIBRATION | unfitted).text
+    assert "- Probabilities are not calibrated." in text and "0.120 without a fitted temperature" in text
+
+
+def test_results_without_a_value_that_the_card_reports_are_refused(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
     change_results(folder, recipe={"seed": 1})
-    with pytest.raises(ValueError, match=r"lacks what a card tells: .*compact_weight"):
+    with pytest.raises(ValueError, match=r"lacks a value that the card reports: .*compact_weight"):
         make_card(read_run(folder), "user/stt")
     change_results(folder, dataset="unheard_of")
-    with pytest.raises(ValueError, match="Nothing is known of the data set unheard_of"):
+    with pytest.raises(ValueError, match="The data set unheard_of is unknown"):
         make_card(read_run(folder), "user/stt")
 
 
-def test_every_data_set_is_known_and_has_its_home(tmp_path: Path) -> None:
+def test_every_data_set_is_known_with_its_home_page(tmp_path: Path) -> None:
     assert set(SOURCES) == set(BUILDERS)
     for name, source in SOURCES.items():
         if name != "clip_folder":
