@@ -1,20 +1,20 @@
-"""Answers requests to an Inference Endpoint. Travels as `handler.py` with every published model.
+"""Answers to requests at an Inference Endpoint. Published as `handler.py` with every model.
 
-A request is JSON, `{"inputs": …, "parameters": {…}}`. `inputs` is a video file's content in base64 (also with
-`data:video/mp4;base64,` before it), or `{"video": that}`, or in Python its bytes. Or `{"path": "clip.mp4"}`, a file
-below the folder that the server's variable STT_VIDEO_FOLDER names; without it, paths are refused. Addresses are never
-fetched.
+A request is JSON, `{"inputs": …, "parameters": {…}}`. `inputs` is the content of a video file in base64 (optionally
+after `data:video/mp4;base64,`), or `{"video": that}`, or in Python its bytes. Or it is `{"path": "clip.mp4"}`, a file
+below the folder that the server's variable STT_VIDEO_FOLDER names; without that variable, paths are refused. Addresses
+are never fetched.
 
 Parameters, all optional:
-- `top_k`: how many classes to tell, the likeliest first; by default 5.
-- `timeline`: false for a clip of one face, true to find the faces of any video and tell who shows what when.
-- `window_s`, `stride_s`: with `timeline`, seconds of a window (2) and from one to the next (1).
+- `top_k`: number of classes in the answer, the most probable first; 5 by default.
+- `timeline`: false for a clip of one face; true to find the faces of any video and follow their expressions over time.
+- `window_s`, `stride_s`: with `timeline`, seconds of a window (2) and from one window's start to the next (1).
 
-The answer is a list of `{"label", "score"}`; with `timeline`, `{"rows": […], "warning": …}`, each row with track,
-start_s, end_s, state, and the scores where the state is "face". What cannot be answered raises a ValueError that says
-why; the platform makes `{"error": …}` with status 400 of it.
+The answer is a list of `{"label", "score"}`; with `timeline` it is `{"rows": […], "warning": …}`, each row with track,
+start_s, end_s, state, and scores if the state is "face". A request that cannot be answered raises a ValueError with
+the reason, which the platform returns as `{"error": …}` with status 400.
 
-Limits, checked before anything is decoded: 100 MB, 600 seconds, 36,000 frames, 8.8 million pixels a frame.
+Limits, checked before anything is decoded: 100 MB, 600 seconds, 36,000 frames, 4096 pixels on a frame's longer side.
 """
 
 import base64
@@ -27,63 +27,62 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-MAX_BYTES = 100 * 10**6
-MAX_SECONDS = 600.0
-MAX_FRAMES = 60 * 600
-MAX_PIXELS = 4096 * 2160
+MAX_MEGABYTES, MAX_SECONDS, MAX_FRAMES, MAX_SIDE = 100.0, 600.0, 60 * 600, 4096
 MIN_STRIDE_S = 0.2
 ROW = ("track", "start_s", "end_s", "state", "label", "margin", "box", "face_share", "frames_dropped")
 PARAMETERS = {"top_k": 5, "timeline": False, "window_s": 2.0, "stride_s": 1.0}
 
 
 class EndpointHandler:
-    """What the platform makes once, and calls for every request.
+    """Handler that the platform creates once and calls for every request.
 
     Args:
         path: Folder of the model repository, as it was downloaded.
 
     Raises:
-        ImportError: Where what requirements.txt lists is missing.
+        ImportError: If a package of requirements.txt is missing.
+        ValueError: If the folder's weights are missing, damaged or of another model.
     """
 
     def __init__(self, path: str = "") -> None:
         folder = Path(path or Path(__file__).parent).resolve()
-        # The package that reads videos lies beside this file. It comes first: the repository's own modeling_stt.py,
-        # which is for transformers, has its name.
+        # The package that reads videos lies beside this file. It must come first: the repository's modeling_stt.py,
+        # which is for transformers, has the same name.
         sys.path.insert(0, str(folder / "endpoint"))
         import torch
 
-        from modeling_stt import STTForVideoClassification, STTVideoProcessor
+        from modeling_stt.loading import load_model
 
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model = STTForVideoClassification.from_pretrained(folder).eval().to(device)  # type: ignore[arg-type]
-        self.processor = STTVideoProcessor.from_pretrained(folder)
+        self.model, self.processor = load_model(folder, device="cuda" if torch.cuda.is_available() else "cpu")
         self.detector: Any = "default"  # loaded by the first timeline
 
     def __call__(self, data: Mapping[str, Any]) -> Any:
-        """Answer one request, see the top of this file.
+        """Answer one request; the format is described at the top of this file.
 
         Raises:
-            ValueError: For a request that can't be answered; it says what was expected.
+            ValueError: For a request that cannot be answered. The message names no folder of the server.
         """
         if not isinstance(data, Mapping) or "inputs" not in data:
             raise ValueError('A request is {"inputs": video, "parameters": {…}}; this one has no inputs.')
         parameters = _read_parameters(data.get("parameters"))
-        with _video_file(data["inputs"]) as video:
-            _check_video(video)
-            return self._rows(video, parameters) if parameters["timeline"] else self._clip(video, parameters["top_k"])
+        with _video_file(data["inputs"]) as (video, name):
+            _limits().check(video, name)
+            try:
+                return self._rows(video, parameters) if parameters["timeline"] else self._clip(video, parameters)
+            except (ValueError, OSError) as error:
+                raise ValueError(str(error).replace(str(video), name)) from None
 
-    def _clip(self, video: Path, top_k: int) -> list[dict[str, Any]]:
-        """The scores of a clip of one face."""
+    def _clip(self, video: Path, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Scores of a clip of one face."""
         import torch
 
         clip = self.processor(video, return_tensors="pt").to(self.model.device)
         with torch.inference_mode():
             scores = self.model(**clip).logits[0].float().softmax(-1).tolist()
-        return _best(dict(zip(self.model.config.class_names, scores, strict=True)), top_k)
+        return _best(dict(zip(self.model.config.class_names, scores, strict=True)), parameters["top_k"])
 
     def _rows(self, video: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Who shows what when."""
+        """Rows of the faces of a video."""
         from modeling_stt.timeline import DamagedVideoError, Timeline
 
         windows = {name: parameters[name] for name in ("window_s", "stride_s")}
@@ -92,9 +91,9 @@ class EndpointHandler:
         rows: list[dict[str, Any]] = []
         warning = None
         try:
-            for row in timeline(video):
-                told = {name: getattr(row, name) for name in ROW}
-                rows.append(told | {"scores": _best(row.scores or {}, parameters["top_k"])})
+            for row in timeline(_limits().read(video)):
+                facts = {name: getattr(row, name) for name in ROW}
+                rows.append(facts | {"scores": _best(row.scores or {}, parameters["top_k"])})
         except DamagedVideoError as error:
             warning = f"The rows end where the video does: {error}"
         return {"rows": rows, "warning": warning}
@@ -105,12 +104,19 @@ def _best(scores: Mapping[str, float], top_k: int) -> list[dict[str, Any]]:
     return [{"label": name, "score": scores[name]} for name in ordered[:top_k]]
 
 
+def _limits() -> Any:
+    from modeling_stt.timeline.limits import VideoLimits
+
+    return VideoLimits(MAX_MEGABYTES, MAX_SECONDS, MAX_FRAMES, MAX_SIDE)
+
+
 def _read_parameters(given: Any) -> dict[str, Any]:
-    """The parameters of a request, with the defaults of those not given."""
+    """Parameters of a request, with defaults for those that are missing."""
     given = {} if given is None else given
-    if not isinstance(given, Mapping) or (unknown := sorted(set(given) - set(PARAMETERS))):
-        got = f"no {', '.join(unknown)}" if isinstance(given, Mapping) else f"not {type(given).__name__}"
-        raise ValueError(f"parameters are an object of {', '.join(PARAMETERS)}; {got}.")
+    if not isinstance(given, Mapping):
+        raise ValueError(f"parameters are an object of {', '.join(PARAMETERS)}; got {type(given).__name__}.")
+    if unknown := sorted(map(_shown, set(given) - set(PARAMETERS))):
+        raise ValueError(f"parameters are an object of {', '.join(PARAMETERS)}; got {', '.join(unknown)} as well.")
     read = PARAMETERS | dict(given)
     if type(read["top_k"]) is not int or read["top_k"] < 1:
         raise ValueError(f"top_k={read['top_k']!r} must be a whole number of at least 1.")
@@ -127,81 +133,59 @@ def _read_parameters(given: Any) -> dict[str, Any]:
     return read
 
 
+def _shown(key: Any) -> str:
+    text = str(key)
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
 @contextmanager
-def _video_file(inputs: Any) -> Iterator[Path]:
-    """The video of a request as a file."""
+def _video_file(inputs: Any) -> Iterator[tuple[Path, str]]:
+    """The video of a request as a file, and its name in messages."""
     if isinstance(inputs, Mapping) and set(inputs) == {"path"}:
-        yield _allowed_path(inputs["path"])
+        yield _allowed_path(inputs["path"]), _shown(inputs["path"])
         return
     content = inputs["video"] if isinstance(inputs, Mapping) and set(inputs) == {"video"} else inputs
     if isinstance(content, str):
         content = _decode(content)
     if not isinstance(content, bytes | bytearray):
+        keys = f" with {sorted(map(_shown, inputs))}" if isinstance(inputs, Mapping) else ""
         raise ValueError(
             'inputs must be a video file in base64, {"video": that}, or {"path": "clip.mp4"}; got '
-            f"{type(inputs).__name__}{f' of {sorted(map(str, inputs))}' if isinstance(inputs, Mapping) else ''}."
+            f"{type(inputs).__name__}{keys}."
         )
-    _check_size(len(content))
+    _limits().check_size(len(content))
     with tempfile.NamedTemporaryFile(suffix=".video") as file:
         file.write(content)
         file.flush()
-        yield Path(file.name)
+        yield Path(file.name), "The video"
 
 
 def _decode(text: str) -> bytes:
-    """The bytes of base64."""
+    """Bytes of a text in base64."""
     if "://" in text[:64]:
-        raise ValueError(f"Addresses such as {text[:64]!r} are not fetched: send the file's content in base64.")
+        raise ValueError(f"Addresses such as {text[:64]!r} are not fetched: send the content of the file in base64.")
     if text.startswith("data:"):
         text = text.partition(",")[2]
-    _check_size(len(text) * 3 // 4)
+    _limits().check_size(len(text) * 3 // 4)
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise ValueError(
-            f'inputs is no base64 ({error}): send the file\'s content so, or {{"path": …}} for a file on the server.'
+            f'inputs is not base64 ({error}): encode the content of the file, or send {{"path": …}} for a file on the '
+            "server."
         ) from error
 
 
 def _allowed_path(name: Any) -> Path:
-    """A file that the server's keeper lets requests read."""
+    """File below the folder that the keeper of the server shares."""
     allowed = os.environ.get("STT_VIDEO_FOLDER")
     if not allowed:
-        raise ValueError("Paths are refused here: the server's variable STT_VIDEO_FOLDER names no folder of videos.")
+        raise ValueError("Paths are refused: the server's variable STT_VIDEO_FOLDER does not name a folder of videos.")
     folder = Path(allowed).resolve()
-    path = (folder / str(name)).resolve()
-    if not path.is_relative_to(folder) or not path.is_file():
-        raise ValueError(f"There is no file {name} in the server's folder of videos.")
-    return path
-
-
-def _check_size(num_bytes: int) -> None:
-    if not 0 < num_bytes <= MAX_BYTES:
-        raise ValueError(
-            f"The video has {num_bytes / 1e6:.1f} MB; expected up to {MAX_BYTES / 1e6:.0f} MB, and not none."
-        )
-
-
-def _check_video(video: Path) -> None:
-    """Refuse what is no video, or too large a one, by its packets: none is decoded."""
-    import av
-
-    from modeling_stt.video_reading_stt import VideoReader
-
-    _check_size(video.stat().st_size)
     try:
-        with VideoReader(f"file:{video}", "The file").open() as (container, stream):
-            if stream.width * stream.height > MAX_PIXELS:
-                raise ValueError(
-                    f"The video has {stream.width} × {stream.height} pixels; expected up to {MAX_PIXELS} in all."
-                )
-            packets = [packet.pts for packet in container.demux(stream) if packet.size]
-            times = [pts for pts in packets if pts is not None]
-            seconds = float((max(times) - min(times)) * stream.time_base) if times and stream.time_base else 0.0
-    except av.error.FFmpegError as error:
-        raise ValueError(f"The file is no video that can be read ({error.strerror}).") from error
-    if seconds > MAX_SECONDS or len(packets) > MAX_FRAMES:
-        raise ValueError(
-            f"The video has {seconds:.0f} seconds, {len(packets)} frames; expected up to {MAX_SECONDS:g} and "
-            f"{MAX_FRAMES}: cut it first."
-        )
+        path = (folder / str(name)).resolve(strict=True)
+        if path.is_relative_to(folder) and path.is_file():
+            return path
+    except (OSError, ValueError, RuntimeError):  # does not exist, is too long, has a null byte, or links to itself
+        pass
+    raise ValueError(f"The server's folder of videos has no file {_shown(name)}.")

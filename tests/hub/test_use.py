@@ -88,7 +88,7 @@ Path("told.json").write_text(json.dumps(told))
 
 # As the platform's toolkit loads a repository's handler, one request after the other; an error becomes an answer.
 PLATFORM = """
-import importlib.util, json
+import ast, importlib.util, json
 from pathlib import Path
 
 folder, requests = sys.argv[1:]
@@ -100,7 +100,7 @@ spec.loader.exec_module(handler)
 answers = []
 endpoint = handler.EndpointHandler(folder)
 from handler import EndpointHandler  # as the documentation shows it
-for request in json.loads(Path(requests).read_text()):
+for request in ast.literal_eval(Path(requests).read_text()):
     if "bytes" in request:
         request["inputs"] = Path(request.pop("bytes")).read_bytes()
     for name, value in request.pop("limits", {}).items():
@@ -236,6 +236,12 @@ def answers(hub: HubStandIn, first_and_now: dict[str, Path], clip: Path, tmp_pat
     write_video(videos / "face.mp4", faces, fps=20)
     write_video(videos / "no_face.mp4", [np.full((96, 128, 3), 90, np.uint8)] * 30)
     whole = (videos / "face.mp4").read_bytes()
+    (videos / "loop.mp4").symlink_to(videos / "loop.mp4")
+    (videos / "text.mp4").write_text("not a video")
+    with av.open(videos / "empty.avi", "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        container.start_encoding()
     write_sound(home / "sound.mp4")
     text = base64.b64encode(clip.read_bytes()).decode()
 
@@ -257,6 +263,14 @@ def answers(hub: HubStandIn, first_and_now: dict[str, Path], clip: Path, tmp_pat
         "address": {"inputs": "https://example.org/clip.mp4"},
         "file address": {"inputs": {"video": "file:///etc/passwd"}},
         "outside": {"inputs": {"path": "../repository/README.md"}},
+        "loop": {"inputs": {"path": "loop.mp4"}},
+        "long name": {"inputs": {"path": "x" * 5000}},
+        "null byte": {"inputs": {"path": "a\0b"}},
+        "no text": {"inputs": {"path": {"a": 1}}},
+        "not a video": {"inputs": {"path": "text.mp4"}},
+        "no frames": {"inputs": {"path": "empty.avi"}},
+        "number keys": {"inputs": {"video": text, 1: 2}},
+        "number parameters": {"inputs": text, "parameters": {1: 2, "top": 3}},
         "no base64": {"inputs": "clip.mp4"},
         "empty": {"inputs": ""},
         "no video": {"inputs": as_text(b"no video at all")},
@@ -272,12 +286,12 @@ def answers(hub: HubStandIn, first_and_now: dict[str, Path], clip: Path, tmp_pat
         "gaps": {"inputs": text, "parameters": {"timeline": True, "window_s": 1, "stride_s": 2}},
         "long": {"inputs": text, "parameters": short, "limits": {"MAX_SECONDS": 0.5}},
         "many frames": {"inputs": text, "limits": {"MAX_SECONDS": 600.0, "MAX_FRAMES": 19}},
-        "wide": {"inputs": text, "limits": {"MAX_FRAMES": 100, "MAX_PIXELS": 3071}},
-        "large": {"inputs": text, "limits": {"MAX_PIXELS": 10**7, "MAX_BYTES": 1000}},
+        "wide": {"inputs": text, "limits": {"MAX_FRAMES": 100, "MAX_SIDE": 63}},
+        "large": {"inputs": text, "limits": {"MAX_SIDE": 4096, "MAX_MEGABYTES": 0.001}},
     }
-    (home / "requests.json").write_text(json.dumps(list(requests.values())))
+    (home / "requests.txt").write_text(repr(list(requests.values())))
     told = visit(
-        *(WITHOUT_PACKAGE + PLATFORM, home / "repository", home / "requests.json"),
+        *(WITHOUT_PACKAGE + PLATFORM, home / "repository", home / "requests.txt"),
         **{"home": home, "hub": None, "STT_VIDEO_FOLDER": str(videos)},
     )
     return dict(zip(requests, told, strict=True))
@@ -306,39 +320,53 @@ def test_handler_tells_who_shows_what_when(answers: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("request_name", "told"),
+    ("request_name", "message"),
     [
         ("address", "Addresses such as 'https://example.org/clip.mp4' are not fetched"),
         ("file address", "are not fetched"),
-        ("outside", "There is no file ../repository/README.md in the server's folder of videos"),
-        ("no base64", "inputs is no base64"),
+        ("outside", "The server's folder of videos has no file ../repository/README.md"),
+        ("loop", "The server's folder of videos has no file loop.mp4"),
+        ("long name", "The server's folder of videos has no file xxxxx"),
+        ("null byte", "The server's folder of videos has no file a"),
+        ("no text", "The server's folder of videos has no file {'a': 1}"),
+        ("not a video", "text.mp4 cannot be read as a video"),
+        ("no frames", "empty.avi"),
+        ("number keys", "got dict with ['1', 'video']"),
+        ("number parameters", "got 1, top as well"),
+        ("no base64", "inputs is not base64"),
         ("empty", "The video has 0.0 MB"),
-        ("no video", "The file is no video that can be read"),
+        ("no video", "The video cannot be read as a video"),
         ("sound", "has no video stream"),
-        ("playlist", "The file is no video that can be read"),
+        ("playlist", "The video cannot be read as a video"),
         ("half", "video"),
         ("no inputs", "this one has no inputs"),
-        ("other inputs", "got dict of ['url']"),
+        ("other inputs", "got dict with ['url']"),
         ("a number", "got int"),
         ("top 0", "top_k=0 must be a whole number of at least 1"),
-        ("unknown", "no topk"),
+        ("unknown", "got topk as well"),
         ("timeline text", "timeline='yes' must be true or false"),
         ("gaps", "stride_s=2, window_s=1: expected"),
-        ("long", "expected up to 0.5 and"),
-        ("many frames", "20 frames; expected up to 600 and 19"),
-        ("wide", "64 × 48 pixels; expected up to 3071"),
-        ("large", "MB; expected up to 0 MB"),
+        ("long", "The limit is 0.5 seconds"),
+        ("many frames", "more than 19 frames"),
+        ("wide", "64 × 48 pixels. The limit is 63"),
+        ("large", "The limit is 0.001 MB"),
     ],
 )
-def test_handler_refuses_clearly(answers: dict[str, Any], request_name: str, told: str) -> None:
-    assert told in answers[request_name]["error"]
+def test_handler_refuses_clearly(answers: dict[str, Any], request_name: str, message: str) -> None:
+    assert message in answers[request_name]["error"]
+
+
+def test_no_answer_names_a_folder_of_the_server(answers: dict[str, Any]) -> None:
+    errors = {name: answer["error"] for name, answer in answers.items() if "error" in answer}
+    assert len(errors) > 20
+    assert {name: error for name, error in errors.items() if re.search(r"/tmp|/platform|\.video|/videos", error)} == {}
 
 
 def test_handler_reads_no_files_unless_its_keeper_lets_it(monkeypatch: pytest.MonkeyPatch) -> None:
     from modeling_stt.hub import handler
 
     monkeypatch.delenv("STT_VIDEO_FOLDER", raising=False)
-    with pytest.raises(ValueError, match="Paths are refused here"), handler._video_file({"path": "clip.mp4"}):
+    with pytest.raises(ValueError, match="Paths are refused"), handler._video_file({"path": "clip.mp4"}):
         pass
 
 

@@ -1,0 +1,109 @@
+"""Videos from strangers are measured before they are decoded, and files that are made to take long are refused."""
+
+import time
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from helpers.videos import grey, write_video
+from modeling_stt.timeline import limits
+from modeling_stt.timeline.limits import VideoLimits
+
+LIMITS = VideoLimits(megabytes=50, seconds=60, frames=3600, side=1920)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_video(tmp_path_factory.mktemp("clip") / "clip.mp4", [grey(i) for i in range(20)])
+
+
+def write_still(path: Path, num_frames: int) -> Path:
+    """A Matroska file whose frames all have the same time."""
+    with av.open(path, "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 80, "yuvj420p"
+        [packet] = stream.encode(av.VideoFrame.from_ndarray(grey(90), format="rgb24"))
+        data = bytes(packet)
+        for _ in range(num_frames):
+            copy = av.Packet(data)
+            copy.stream, copy.pts, copy.dts, copy.time_base = stream, 0, 0, Fraction(1, 1000)
+            copy.is_keyframe = True
+            container.mux(copy)
+    return path
+
+
+def test_a_video_within_the_limits_is_read_whole(clip: Path) -> None:
+    assert LIMITS.check(clip) == pytest.approx(19 / 25)
+    assert [frame.time_s for frame in LIMITS.read(clip)] == pytest.approx([i / 25 for i in range(20)])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"megabytes": 0.001}, "The limit is 0.001 MB"),
+        ({"seconds": 0.5}, "has 1 seconds. The limit is 0.5 seconds"),
+        ({"frames": 19}, "more than 19 frames"),
+        ({"side": 79}, "has 80 × 48 pixels. The limit is 79 pixels"),
+        ({"rate": 19}, "more than 19 frames in a second"),
+    ],
+)
+def test_a_video_beyond_a_limit_is_refused_without_being_decoded(
+    changes: dict, message: str, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "read_frames", None)
+    with pytest.raises(ValueError, match=message):
+        replace(LIMITS, **changes).check(clip)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seconds": 0.5}, "more than 0.5 seconds or 3600 frames"),
+        ({"frames": 19}, "more than 60 seconds or 19 frames"),
+        ({"side": 79}, "80 × 48 pixels"),
+    ],
+)
+def test_reading_stops_at_a_limit_whatever_the_packets_said(changes: dict, message: str, clip: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        list(replace(LIMITS, **changes).read(clip))
+
+
+def test_many_frames_of_one_time_are_refused_at_once(tmp_path: Path) -> None:
+    """A 2 MB file of 60,000 such frames held the Space for 104 s: its frames never completed a window."""
+    many = write_still(tmp_path / "many.mkv", 20_000)
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="more than 3600 frames"):
+        LIMITS.check(many)
+    assert time.monotonic() - began < 10
+    with pytest.raises(ValueError, match="more than 300 frames in a second"):
+        LIMITS.check(write_still(tmp_path / "few.mkv", 301))
+    LIMITS.check(write_still(tmp_path / "fewer.mkv", 300))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a video"])
+def test_a_file_that_is_not_a_video_is_refused_by_its_given_name(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "v.mp4").write_bytes(content)
+    with pytest.raises(ValueError, match=r"^holiday\.mp4 (has 0.0 MB|cannot be read as a video)") as error:
+        LIMITS.check(tmp_path / "v.mp4", "holiday.mp4")
+    assert str(tmp_path) not in str(error.value)
+
+
+def test_a_file_that_changes_its_frames_to_a_larger_size_is_stopped(tmp_path: Path) -> None:
+    path = tmp_path / "grows.h264"
+    parts = [
+        write_video(tmp_path / f"{n}.h264", [grey(90, *size)] * 5) for n, size in enumerate([(48, 80), (96, 160)])
+    ]
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    small = replace(LIMITS, side=100)
+    small.check(path)
+    with pytest.raises(ValueError, match="160 × 96 pixels"):
+        list(small.read(path))
+
+
+def test_frames_are_those_of_the_reader(clip: Path) -> None:
+    frames = [frame.image for frame in LIMITS.read(clip)]
+    assert np.stack(frames).shape == (20, 48, 80, 3)
