@@ -50,6 +50,7 @@ from transformers import (
 )
 
 from modeling_stt import STTConfig, STTForVideoClassification
+from modeling_stt.loading import warn_of_slow_bfloat16
 from modeling_stt.training.environment import describe_environment
 from modeling_stt.training.results import write_results
 
@@ -114,6 +115,8 @@ class Job:
     ) -> None:
         self.precision, self.training, self.device, self.batch_size = precision, training, device, batch_size
         self.dtype = torch.float32 if precision == "float32" else torch.bfloat16
+        if self.dtype == torch.bfloat16:
+            warn_of_slow_bfloat16(device.type)
         weights_dtype = torch.bfloat16 if precision == "bfloat16 weights" else torch.float32
         self.model = copy.deepcopy(model).to(device, weights_dtype).train(training)
         self.clips = torch.rand(batch_size, *clip_shape).to(device, weights_dtype)

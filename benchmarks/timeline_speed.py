@@ -29,6 +29,7 @@ import torch
 
 from dataset_scripts.synthetic_faces import CLASS_NAMES, draw_clip
 from modeling_stt import STTConfig, STTForVideoClassification, STTVideoProcessor
+from modeling_stt.loading import warn_of_slow_bfloat16
 from modeling_stt.timeline import FaceCrop, FaceTracker, Timeline, load_detector, read_frames
 from modeling_stt.timeline.windows import Sighting, Window, WindowScorer
 from modeling_stt.training.environment import describe_environment
@@ -47,6 +48,8 @@ MODELS: dict[str, tuple[dict[str, Any], torch.dtype]] = {
 def make_model(name: str) -> tuple[STTForVideoClassification, STTVideoProcessor]:
     """A model of this size with random weights."""
     settings, dtype = MODELS[name]
+    if dtype == torch.bfloat16:
+        warn_of_slow_bfloat16("cpu")
     torch.manual_seed(0)
     config = STTConfig(**settings)
     size = {"height": config.image_size, "width": config.image_size}

@@ -9,6 +9,7 @@ import logging
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,10 @@ LFS_POINTER = b"version https://git-lfs"
 # What transformers raises for a folder or repository that cannot be loaded. ImportError, which names the package to
 # install, passes through.
 _LOAD_ERRORS = (OSError, ValueError, KeyError, RuntimeError, EOFError, SafetensorError, pickle.UnpicklingError)
+
+# torch's names of the instructions that multiply bfloat16 on x86 and Arm.
+_BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "avx_ne_convert", "avx10_2", "bf16", "sve_bf16")
+_VECTOR_INSTRUCTIONS = ("avx2", "avx512_f", "neon", "sve")
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +88,8 @@ def load_model(
         ImportError: For a model that needs a package which is not installed.
     """
     target = None if device is None else choose_device(device)
+    if dtype in (torch.bfloat16, "bfloat16"):
+        warn_of_slow_bfloat16(target.type if target else "cpu")
     name = fspath(name)
     options: dict[str, Any] = {} if revision is None else {"revision": revision}
     options |= _locate(name, revision)
@@ -169,6 +176,28 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device={device!r} cannot be used on this machine ({reason}): say 'cpu'.") from error
     return chosen
+
+
+@cache  # once is enough
+def warn_of_slow_bfloat16(device_type: str) -> None:
+    """Warn if bfloat16 is asked of a CPU without instructions for it, which is many times slower than in float32.
+
+    Older releases of torch don't say what a CPU has; with them there is no warning.
+
+    Args:
+        device_type: As in `torch.device.type`; other devices than `"cpu"` pass.
+    """
+    if device_type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
+        return
+    has = torch.cpu.get_capabilities()
+    if not any(has.get(name) for name in _BFLOAT16_INSTRUCTIONS):
+        logger.warning(
+            "bfloat16 is emulated on this CPU and many times slower than float32: %s (%s) has %s, nothing for "
+            "bfloat16. Use float32, or a GPU.",
+            has.get("cpu_name", "the CPU"),
+            has.get("architecture", "unknown architecture"),
+            ", ".join(name for name in _VECTOR_INSTRUCTIONS if has.get(name)) or "no vector instructions",
+        )
 
 
 def model_kind(config: PreTrainedConfig, name: str, may_lack_head: bool = False) -> str:

@@ -13,8 +13,9 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from helpers.face_videos import make_model, make_processor, save_model
 from helpers.hub_models import PROCESSORS, save_hub_model
+from helpers.tiny import make_arguments
 from modeling_stt import STTForVideoClassification
-from modeling_stt.loading import ModelError, choose_device, load_model
+from modeling_stt.loading import ModelError, choose_device, load_model, warn_of_slow_bfloat16
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +134,41 @@ def test_devices_that_a_machine_lacks_are_refused():
         with pytest.raises(ValueError, match="device='mps' cannot be used on this machine"):
             choose_device("mps")
     assert choose_device("cpu").type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("device", "cpu", "warned"),
+    [
+        ("cpu", {"avx2": True, "avx512_f": True, "avx512_vnni": True}, "has avx2, avx512_f, nothing for bfloat16"),
+        ("cpu", {"neon": True, "bf16": False}, "has neon, nothing for bfloat16"),
+        ("cpu", {"avx2": True, "avx512_bf16": True}, ""),
+        ("cpu", {"neon": True, "bf16": True}, ""),
+        ("cuda", {"avx2": True}, ""),
+    ],
+)
+def test_bfloat16_without_instructions_for_it_is_warned_of_once(device, cpu, warned, caplog, monkeypatch):
+    cpu |= {"cpu_name": "Old Chip", "architecture": "x86_64"}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu, raising=False)
+    warn_of_slow_bfloat16.cache_clear()
+    for _ in range(2):
+        warn_of_slow_bfloat16(device)
+    assert len(caplog.records) == bool(warned)
+    assert warned in caplog.text
+    assert ("Old Chip" in caplog.text) == bool(warned)
+
+
+def test_loading_and_training_in_bfloat16_warn_on_a_cpu_without_it(saved, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True}, raising=False)
+    for ask in (
+        lambda: load_model(saved, dtype="bfloat16"),
+        lambda: load_model(saved, dtype=torch.bfloat16, device="cpu"),
+        lambda: make_arguments(tmp_path, bf16=True),
+    ):
+        warn_of_slow_bfloat16.cache_clear()
+        caplog.clear()
+        ask()
+        assert "many times slower than float32" in caplog.text
+    warn_of_slow_bfloat16.cache_clear()
+    caplog.clear()
+    load_model(saved), make_arguments(tmp_path)
+    assert "bfloat16" not in caplog.text

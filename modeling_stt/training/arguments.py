@@ -7,6 +7,8 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
 from transformers.training_args import OptimizerNames
 
+from ..loading import warn_of_slow_bfloat16
+
 
 @dataclass
 class STTTrainingArguments(TrainingArguments):
@@ -83,6 +85,8 @@ class STTTrainingArguments(TrainingArguments):
         super().__post_init__()
         # What `accelerate launch` was told counts, and must stand in the results, as if it had been said here.
         self.bf16, self.fp16 = (self.mixed_precision == name for name in ("bf16", "fp16"))
+        if self.bf16:
+            warn_of_slow_bfloat16(self.device.type)
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # torch would warn that there is nothing to pin it for
         self._check_ranges()
