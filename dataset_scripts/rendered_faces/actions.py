@@ -69,12 +69,14 @@ _GRIEF: dict[str, tuple[float, float, float]] = {
     "mouthPucker": (0.15, 0, 0.4),
     "mouthRollLower": (0.2, 0, 0.5),
     "eyeSquint": (0.4, 0, 0.4),
+    "tentBrows": (0.6, 0.3, 1.0),
 }
 _RAGE: dict[str, tuple[float, float, float]] = {
     "eyeWide": (0.5, 0.2, 0.8),
     "eyeSquint": (0.5, 0.2, 0.8),
     "jawForward": (0.4, 0, 0.7),
     "nostrils": (0.6, 0.3, 1.0),
+    "knitBrows": (0.5, 0.2, 0.8),
 }
 _STARTLE: dict[str, tuple[float, float, float]] = {
     "mouthFunnel": (0.35, 0, 0.45),
@@ -88,11 +90,14 @@ _DREAD: dict[str, tuple[float, float, float]] = {
     "mouthDimple": (0.3, 0, 0.3),
     "neckTension": (0.5, 0.2, 1.0),
     "nostrils": (0.4, 0, 0.6),
+    "bareTeeth": (0.25, 0.1, 0.5),
+    "tentBrows": (0.5, 0.2, 0.8),
 }
 _LOATHING: dict[str, tuple[float, float, float]] = {
     "mouthLowerDown": (0.4, 0, 0.5),
     "eyeBlink": (0.3, 0, 0.35),
     "jawForward": (0.2, 0, 0.4),
+    "raiseLip": (0.4, 0.2, 0.7),
 }
 
 EXPRESSIONS: dict[str, tuple[Variant, ...]] = {
@@ -116,7 +121,8 @@ EXPRESSIONS: dict[str, tuple[Variant, ...]] = {
                 "eyeSquint": (0, 0.7),
                 "mouthUpperUp": (0.35, 0.95),
                 "mouthLowerDown": (0.05, 0.6),
-                "mouthStretch": (0, 0.4),
+                "mouthStretch": (0, 0.6),
+                "toothyGrin": (0.1, 0.8),
                 "jawOpen": (0.03, 0.18),
             },
             _SMILE,
@@ -129,6 +135,8 @@ EXPRESSIONS: dict[str, tuple[Variant, ...]] = {
                 "eyeSquint": (0.1, 0.8),
                 "mouthUpperUp": (0.4, 0.95),
                 "mouthLowerDown": (0.2, 0.75),
+                "mouthStretch": (0, 0.5),
+                "toothyGrin": (0, 0.6),
                 "jawOpen": (0.22, 0.62),
                 "eyeBlink": (0, 0.5),
             },
@@ -175,6 +183,7 @@ EXPRESSIONS: dict[str, tuple[Variant, ...]] = {
                 "jawOpen": (0.02, 0.4),
                 "eyeBlink": (0.2, 0.9),
             },
+            {"tentBrows": (0.6, 0.3, 1.0), "bareTeeth": (0.4, 0.2, 0.6)},
             look_down=0.3,
         ),
     ),
@@ -216,6 +225,7 @@ EXPRESSIONS: dict[str, tuple[Variant, ...]] = {
                 "mouthLowerDown": (0.5, 1.1),
                 "mouthFunnel": (0.1, 0.5),
                 "jawOpen": (0.02, 0.12),
+                "bareTeeth": (0.1, 0.8),
                 "mouthFrown": (0, 0.5),
                 "mouthStretch": (0, 0.5),
             },
@@ -341,6 +351,11 @@ EXPRESSIONS: dict[str, tuple[Variant, ...]] = {
 _OTHER_NAMES = {
     "nostrils": ("nose-left-dilatation", "nose-right-dilatation"),
     "neckTension": ("neck-platysma",),
+    "toothyGrin": ("mouth-upward-retraction",),
+    "bareTeeth": ("mouth-part-later",),
+    "raiseLip": ("mouth-elevation",),
+    "knitBrows": ("eyebrows-left-down", "eyebrows-right-down"),
+    "tentBrows": ("eyebrows-left-inner-up", "eyebrows-right-inner-up"),
 }
 
 

@@ -202,7 +202,8 @@ def render_frames(person: Person, motion: Motion, world: World, image_size: int)
             np.concatenate([eyes, gaze, cones], axis=1).astype(np.float32), person.colors, person.surface, image,
         )  # fmt: skip
         if t == 0:
-            exposure = world.lights.exposure / _face_brightness(image, buffers.ids, person)
+            wanted = world.lights.exposure * (1 - 0.11 * person.traits.melanin)  # cameras expose for the scene, too
+            exposure = wanted / _face_brightness(image, buffers.ids, person)
         if person.glasses is not None:
             _draw_glasses(image, person, person.glasses, turn, world.crop, step, corner)
         if world.occluder is not None:

@@ -106,24 +106,31 @@ def draw_hairdo(traits: Traits, color: Array, maps: Maps, canvas: Canvas, rng: n
     shares = [0.1, 0.66, 0.16, 0.06, 0.02] if male else [0.01, 0.12, 0.25, 0.42, 0.2]
     style = str(rng.choice(["bald", "short", "medium", "long", "tied"], p=shares))
     line = _hairline(traits, maps, rng)
-    strand = noise("strand", maps.shape, maps.detail, rng)
+    curly = rng.random() < 0.1 + 0.7 * traits.origin[0]
+    grain = "curl" if curly else "fine" if style == "short" else "strand"
+    strand = noise(grain, maps.shape, maps.detail, rng)
     opacity = np.full((*maps.shape, 2), -1, np.float32)
     if style != "bald":
-        opacity[..., 1] = (maps.height - line) / 0.12 + rng.uniform(0.03, 0.16) * strand
-        if style != "tied" and rng.random() < 0.28:
+        opacity[..., 1] = (maps.height - line) / 0.12 + rng.uniform(0.05, 0.2) * strand
+        if style != "tied" and not curly and rng.random() < 0.25:
             opacity[..., 1] = np.maximum(opacity[..., 1], _fringe(maps, strand, rng))
     if style == "long" or (style == "medium" and rng.random() < 0.5):
         opacity[..., 0] = _curtain(style, line, maps, strand, rng)
     if style != "bald" or rng.random() < 0.6:
-        on_face = (maps.height < 7.4) & (np.abs(maps.angle) < 62)
-        roots = 1 / (1 + np.exp(-np.clip((maps.height - line) / 0.05, -20, 20)))
-        roots = roots * (maps.height > 6.3) * ~on_face
-        canvas.cover(roots * rng.uniform(0.5, 0.95), 0.8 * color)
-        canvas.gloss *= 1 - 0.7 * roots
-    locks = 0.25 * noise("lock", maps.shape, maps.detail, rng)
-    tones = np.clip(1 + 0.3 * strand * rng.uniform(0.3, 1) + locks, 0.3, 2)
+        _paint_roots(line, 0.8 * color, maps, canvas, rng)
+    locks = (0.05 if style == "short" else 0.14) * noise("lock", maps.shape, maps.detail, rng)
+    tones = np.clip(1 + rng.uniform(0.05, 0.2) * (2 if curly else 1) * strand + locks, 0.3, 2)
     texture = np.ascontiguousarray(color * tones[..., None], np.float32)
-    return Hairdo(style, opacity, texture, _lift(style, line, maps, rng))
+    return Hairdo(style, opacity, texture, _lift(style, curly, line, maps, rng))
+
+
+def _paint_roots(line: Array, color: Array, maps: Maps, canvas: Canvas, rng: np.random.Generator) -> None:
+    """Colour the scalp under the hair, softly towards the hairline."""
+    on_face = (maps.height < 7.4) & (np.abs(maps.angle) < 62)
+    roots = 1 / (1 + np.exp(-np.clip((maps.height - line) / rng.uniform(0.03, 0.07), -20, 20)))
+    roots = roots * (maps.height > 6.3) * ~on_face
+    canvas.cover(roots * rng.uniform(0.5, 0.95), color)
+    canvas.gloss *= 1 - 0.7 * roots
 
 
 def _hairline(traits: Traits, maps: Maps, rng: np.random.Generator) -> Array:
@@ -164,13 +171,17 @@ def _curtain(style: str, line: Array, maps: Maps, strand: Array, rng: np.random.
     return np.maximum(beside, above)
 
 
-def _lift(style: str, line: Array, maps: Maps, rng: np.random.Generator) -> Array:
+def _lift(style: str, curly: bool, line: Array, maps: Maps, rng: np.random.Generator) -> Array:
     """Height of the shell over each of its vertices of the scalp, rising from the hairline."""
     head = load_head()
-    thickness = rng.uniform(0.015, 0.08) if style in ("short", "tied") else rng.uniform(0.04, 0.2)
+    low, high = {"short": (0.02, 0.2), "tied": (0.015, 0.06)}.get(style, (0.05, 0.22))
+    thickness = rng.uniform(low, high) * (1.6 if curly else 1)
     rows, columns = maps.shape
     u = np.clip((head.uv[head.shell, 0] * columns).astype(int), 0, columns - 1)
     v = np.clip((head.uv[head.shell, 1] * rows).astype(int), 0, rows - 1)
-    rise = np.clip((head.points[head.shell, 1] - line[v, u]) / 0.35, 0, 1)
-    curls = 1 + 0.3 * noise("mid", maps.shape, maps.detail, rng)[v, u]
-    return (0.012 + thickness * rise * curls).astype(np.float32)
+    rise = np.clip((head.points[head.shell, 1] - line[v, u]) / 0.3, 0, 1) ** 0.7
+    # Beside the face it stays close to the head, or one would see through between them.
+    away = np.clip((np.abs(maps.angle[v, u]) - 58) / 30, 0, 1)
+    rise *= np.maximum(away, np.clip((head.points[head.shell, 1] - 7.9) / 0.15, 0, 1))
+    waves = 1 + 0.25 * noise("mid", maps.shape, maps.detail, rng)[v, u]
+    return (0.012 + thickness * rise * waves).astype(np.float32)

@@ -77,7 +77,7 @@ def rasterize(
     """Find the nearest triangle in each pixel: `ids` (-1: none), its first two barycentric weights `w`, `shown` depth.
 
     `depth` grows away from the camera. Skin, eyes and mouth (parts below 7) and the hair's shell (10) have one side.
-    Hair (9, 10) is only there where its opacity `hair[..., part - 9]` is above zero.
+    Lashes (7, 8) fill every other pixel. Hair (9, 10) is only where its opacity `hair[..., part - 9]` is above zero.
     """
     height, width = ids.shape
     shown[:] = 1e9
@@ -98,7 +98,7 @@ def rasterize(
                 w1 = ((x - x0) * (y2 - y0) - (x2 - x0) * (y - y0)) / area
                 w2 = ((x1 - x0) * (y - y0) - (x - x0) * (y1 - y0)) / area
                 w0 = 1 - w1 - w2
-                if w0 < 0 or w1 < 0 or w2 < 0:
+                if w0 < 0 or w1 < 0 or w2 < 0 or (bias < 0 and (row + column) % 2):
                     continue
                 z = w0 * depth[a] + w1 * depth[b] + w2 * depth[c] + bias
                 if z >= shown[row, column]:
@@ -260,7 +260,7 @@ def shade(
                 tone = 0.72 if groove > 0.43 else 1.0
                 red, green, blue = colors[2, 0] * tone, colors[2, 1] * tone, colors[2, 2] * tone
                 gloss, sharpness = np.float32(0.25), np.float32(40.0)
-                open_ = (0.25 + 0.75 * open_) * surface[7]
+                open_ = (0.42 + 0.6 * open_) * surface[7]
                 reach = max(reach, np.float32(0.5))
             elif part == 6:
                 red, green, blue = colors[3, 0] * 1.9, colors[3, 1] * 1.7, colors[3, 2] * 1.7

@@ -26,7 +26,7 @@ class Lights:
     Args:
         lamps: `(L, 6)`: direction to the lamp in the camera's axes, colour. The first casts shadows.
         ambient: `(2, 3)`, from above and from below.
-        exposure: Brightness that the camera gives the face, in linear light.
+        exposure: Brightness that the camera gives a light face, in linear light.
     """
 
     lamps: Array
@@ -123,7 +123,7 @@ def place_crop(points: Array, size: int, margin: float) -> tuple[complex, comple
 
 def draw_lens(rng: np.random.Generator, *, clean: bool = False) -> Lens:
     """Sample a camera; `clean` gives a good one."""
-    often, seldom = rng.random(7) < 0.45, rng.random(7) < 0.2
+    often, seldom = rng.random(7) < 0.38, rng.random(7) < 0.2
     warm, green = rng.normal(0, 0.05 if not seldom[0] else 0.15), rng.normal(0, 0.02)
     lens = Lens(
         tint=np.exp(np.array([warm, green, -warm], np.float32)),
