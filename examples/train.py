@@ -24,7 +24,7 @@ from dataset_scripts.synthetic_faces import MARKER as SYNTHETIC_MARKER
 from dataset_scripts.verify import config_class, own_options, verify
 from modeling_stt.timeline import FaceCrop
 from modeling_stt.timeline.crops import CONVENTION
-from modeling_stt.training import ClipAugment, FoldRun, run_fold
+from modeling_stt.training import FoldRun, run_fold
 from modeling_stt.training.data import (
     FoldRows,
     builder_options,
@@ -34,7 +34,7 @@ from modeling_stt.training.data import (
     lies_in_marked_tree,
     split_rows,
 )
-from modeling_stt.training.options import RunArguments, parse_arguments, read_object
+from modeling_stt.training.options import RunArguments, parse_arguments, read_augment, read_object
 from modeling_stt.training.report import report_fold
 from modeling_stt.training.start import build_model, describe_start, note_face_crop, warn_of_learning_rate
 
@@ -43,6 +43,8 @@ def train(arguments: Sequence[str]) -> FoldRun:
     """Run one fold as the command line says."""
     run, args = parse_arguments(arguments, __doc__)
     set_seed(args.seed)
+
+    augment = read_augment(run)
 
     # The data: one process prepares them, the others read what it left in the cache.
     check_dataset(run, BUILDERS)
@@ -66,7 +68,7 @@ def train(arguments: Sequence[str]) -> FoldRun:
         rows.test,
         args,
         validation_rows=rows.validation,
-        augment=ClipAugment(scale=(run.smallest_crop, 1.0)),
+        augment=augment,
         selection=run.selection,
         select_by=run.select_by,
         validation_fraction=run.validation_fraction,

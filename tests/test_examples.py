@@ -136,6 +136,8 @@ def test_predict_names_expressions_and_survives_bad_videos(trained: Path, home: 
         (["--dataset=afew", "--soft_labels=True"], "votes, which afew does not come with"),
         (["--fold=1", "--model_config={"], "--model_config is not JSON"),
         (["--fold=1", '--model_config={"hidden_sizes": 3}'], "it has no hidden_sizes"),
+        (["--fold=1", '--photometry={"grey": 1}'], "--photometry has no grey, only color, gray"),
+        (["--fold=1", '--photometry={"gray": 2}'], "gray=2 is the probability of a change"),
         (["--fold=1", "--model=somewhere", "--backbone_weights=w.pth"], "--model brings its own"),
         (["--fold=1", "--backbone_weights=ResNet18_Weights.IMAGENET1K_V1"], "add --do_normalize True"),
     ],

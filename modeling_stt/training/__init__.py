@@ -2,7 +2,7 @@
 
 from .arguments import STTTrainingArguments
 from .backbone_weights import BackboneReport, load_backbone_weights
-from .clips import ClipAugment, ClipDataset, ClipDraw
+from .clips import ClipAugment, ClipDataset, ClipDraw, ClipPhotometry
 from .cross_validation import CrossValidation, MeanOfFolds, summarize_folds
 from .losses import class_weights, compact_softmax_cross_entropy
 from .metrics import (
@@ -28,6 +28,7 @@ __all__ = [
     "ClipAugment",
     "ClipDataset",
     "ClipDraw",
+    "ClipPhotometry",
     "ClipSampler",
     "CrossValidation",
     "FoldRun",

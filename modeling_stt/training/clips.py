@@ -1,7 +1,8 @@
 """Clips for training and testing: rows of a data set to tensors."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import datasets
@@ -30,6 +31,92 @@ class ClipDraw(NamedTuple):
 
 
 @dataclass(frozen=True)
+class ClipPhotometry:
+    """Random changes of a clip's picture quality: one draw for all frames of a clip. All off by default.
+
+    Every field is the probability, in [0, 1], that a clip undergoes the change; the changes come in this order. Sides
+    are shares of the picture's side, so that a clip of any size is changed alike.
+
+    Args:
+        color: Brightness, contrast, saturation and hue change, by up to 0.4, 0.4, 0.5 and 0.05.
+        gray: Colours become shades of grey.
+        gamma: Mid-tones become darker or brighter: a gamma of 0.6 to 1.7.
+        erasing: A rectangle of 2 to 15 % of the area is painted over in one colour, at one place in all frames.
+        resolution: The picture is shrunk to 25 to 80 % of its side and enlarged again.
+        blur: Gaussian blur with a standard deviation of 0.3 to 1.5 % of the side.
+        noise: Gaussian noise, drawn anew for every pixel and frame, with a standard deviation of 2 to 15 of 255.
+        jpeg: Every frame is compressed as JPEG, all at one quality of 15 to 90.
+
+    Raises:
+        ValueError: For a probability outside of [0, 1].
+    """
+
+    color: float = 0.0
+    gray: float = 0.0
+    gamma: float = 0.0
+    erasing: float = 0.0
+    resolution: float = 0.0
+    blur: float = 0.0
+    noise: float = 0.0
+    jpeg: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse probabilities outside of [0, 1]."""
+        for name, probability in asdict(self).items():
+            if not 0 <= probability <= 1:
+                raise ValueError(f"{name}={probability} is the probability of a change: expected a number in [0, 1].")
+
+    def __call__(self, frames: torch.Tensor) -> torch.Tensor:
+        """Change a clip `(T, 3, H, W)` uint8, by torch's random state; the result is alike."""
+        for name, probability in asdict(self).items():
+            # Drawn also where the change is off or on for sure: another probability leaves the other changes alone.
+            if torch.rand(()) < probability:
+                frames = getattr(self, f"_change_{name}")(frames)
+        return frames
+
+    @staticmethod
+    def _change_color(frames: torch.Tensor) -> torch.Tensor:
+        return v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.5, hue=0.05)(frames)
+
+    @staticmethod
+    def _change_gray(frames: torch.Tensor) -> torch.Tensor:
+        return v2.functional.rgb_to_grayscale(frames, num_output_channels=3)
+
+    @staticmethod
+    def _change_gamma(frames: torch.Tensor) -> torch.Tensor:
+        return v2.functional.adjust_gamma(frames, gamma=math.exp(_uniform(math.log(0.6), math.log(1.7))))
+
+    @staticmethod
+    def _change_erasing(frames: torch.Tensor) -> torch.Tensor:
+        color = torch.randint(0, 256, (3,)).tolist()
+        return v2.RandomErasing(p=1.0, scale=(0.02, 0.15), value=color)(frames)
+
+    @staticmethod
+    def _change_resolution(frames: torch.Tensor) -> torch.Tensor:
+        size, share = frames.shape[-2:], _uniform(0.25, 0.8)
+        small = [max(1, round(share * side)) for side in size]
+        return v2.functional.resize(v2.functional.resize(frames, small, antialias=True), list(size), antialias=True)
+
+    @staticmethod
+    def _change_blur(frames: torch.Tensor) -> torch.Tensor:
+        deviation = _uniform(0.003, 0.015) * max(frames.shape[-2:])
+        return v2.functional.gaussian_blur(frames, 2 * math.ceil(3 * deviation) + 1, deviation)
+
+    @staticmethod
+    def _change_noise(frames: torch.Tensor) -> torch.Tensor:
+        noisy = frames + _uniform(2, 15) * torch.randn(frames.shape)
+        return noisy.round_().clamp_(0, 255).to(torch.uint8)
+
+    @staticmethod
+    def _change_jpeg(frames: torch.Tensor) -> torch.Tensor:
+        return v2.JPEG(quality=(15, 90))(frames)
+
+
+def _uniform(low: float, high: float) -> float:
+    return float(torch.empty(()).uniform_(low, high))
+
+
+@dataclass(frozen=True)
 class ClipAugment:
     """One random-resized crop and one flip for all frames of a clip; the defaults are those of Former-DFER's code.
 
@@ -37,6 +124,7 @@ class ClipAugment:
         scale: Range of the crop's share of the frame's area.
         ratio: Range of the crop's width / height.
         flip_probability: Probability of a horizontal flip.
+        photometry: Changes of picture quality after the crop; none by default.
 
     Raises:
         ValueError: For ranges that no crop has.
@@ -45,6 +133,7 @@ class ClipAugment:
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip_probability: float = 0.5
+    photometry: ClipPhotometry = ClipPhotometry()
 
     def __post_init__(self) -> None:
         """Refuse ranges that no crop has."""
@@ -57,7 +146,7 @@ class ClipAugment:
         Args:
             frames: `(T, 3, H, W)` uint8.
             size: Height and width of the result.
-            seed: Decides on crop and flip. The global random state stays as it is.
+            seed: Decides on crop, flip and picture quality. The global random state stays as it is.
 
         Returns:
             `(T, 3, *size)` uint8.
@@ -67,7 +156,7 @@ class ClipAugment:
         # torch.manual_seed would reseed every GPU too, and with it the model's dropout.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            return flip(crop(frames))
+            return self.photometry(flip(crop(frames)))
 
 
 class ClipDataset(Dataset):
@@ -82,8 +171,8 @@ class ClipDataset(Dataset):
         rows: A `datasets.Dataset` or a list of mappings with the columns `clip_id`, `label` (class index or name) and
             either `frames` (image files in time order) or `video` (path, or `{"path", "bytes"}`).
         processor: Samples, resizes and rescales.
-        augment: For training: frames are drawn at random within their segments, then crop and flip take the place of
-            the processor's resizing. None, for testing: the segments' centres, resized.
+        augment: For training: frames are drawn at random within their segments, then the augmentation takes the place
+            of the processor's resizing. None, for testing: the segments' centres, resized.
         seed: Of draws that come by plain index, and of `shuffle_time`.
         labels: Class names in the model's order; the rows' labels are brought into it by name. None keeps the rows'
             own.

@@ -3,7 +3,7 @@
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,10 @@ import yaml
 from transformers import HfArgumentParser
 
 from .arguments import STTTrainingArguments
+from .clips import ClipAugment, ClipPhotometry
 from .protocol import SELECTIONS
+
+PHOTOMETRY = tuple(change.name for change in fields(ClipPhotometry))
 
 
 @dataclass
@@ -63,6 +66,13 @@ class RunArguments:
     smallest_crop: float = field(
         default=0.08, metadata={"help": "Smallest share of a frame that the random crop keeps in training."}
     )
+    photometry: str = field(
+        default="{}",
+        metadata={
+            "help": "Random changes of picture quality in training, each with the probability that a clip undergoes "
+            f"""it: '{{"gray": 0.2, "jpeg": 0.3}}'. One draw a clip. Known: {", ".join(PHOTOMETRY)}."""
+        },
+    )
     selection: str = field(
         default="validation",
         metadata={"help": "How the epoch is chosen: " + "; ".join(f"{k}: {v}" for k, v in SELECTIONS.items())},
@@ -76,7 +86,7 @@ class RunArguments:
 # Groups of --help, in its order; the rest of transformers' TrainingArguments comes last.
 _DATA = (
     *("data_dir", "dataset", "fold", "configuration", "data_options", "verify_data", "soft_labels"),
-    *("face_crop", "smallest_crop"),
+    *("face_crop", "smallest_crop", "photometry"),
 )
 _MODEL = ("model", "model_config", "backbone_weights", "do_normalize")
 _PROTOCOL = ("selection", "select_by", "validation_fraction")
@@ -156,3 +166,18 @@ def read_object(option: str, text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise SystemExit(f"--{option} must be a JSON object, such as '{{\"name\": 1}}', not {text}.")
     return value
+
+
+def read_augment(run: RunArguments) -> ClipAugment:
+    """Read the augmentation of the training clips.
+
+    Raises:
+        SystemExit: For unknown changes of picture quality, and for values out of range.
+    """
+    values = read_object("photometry", run.photometry)
+    if unknown := sorted(set(values) - set(PHOTOMETRY)):
+        raise SystemExit(f"--photometry has no {', '.join(unknown)}, only {', '.join(PHOTOMETRY)}.")
+    try:
+        return ClipAugment(scale=(run.smallest_crop, 1.0), photometry=ClipPhotometry(**values))
+    except (TypeError, ValueError) as error:
+        raise SystemExit(f"--smallest_crop or --photometry: {error}") from error

@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader
 from transformers.video_utils import VideoMetadata
 
 from helpers.tiny import NAMES, make_processor, make_rows
-from modeling_stt.training import ClipAugment, ClipDataset, ClipDraw, ClipSampler
+from modeling_stt.training import ClipAugment, ClipDataset, ClipDraw, ClipPhotometry, ClipSampler
+from modeling_stt.training.options import PHOTOMETRY
 
 
 @pytest.fixture(scope="module")
@@ -97,9 +98,61 @@ def test_crops_that_cannot_be_are_refused(ranges: dict[str, tuple[float, float]]
         ClipAugment(**ranges)
 
 
+def _colorful_still(num_frames: int = 3, size: int = 48) -> torch.Tensor:
+    """A clip that stands still: smooth colours with an edge in the middle."""
+    y, x = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    image = torch.stack([5 * x, 5 * y, torch.where(x < size // 2, 40, 200)]).clamp(0, 255).to(torch.uint8)
+    return image.repeat(num_frames, 1, 1, 1)
+
+
+@pytest.mark.parametrize("change", PHOTOMETRY)
+def test_a_change_of_picture_quality_comes_at_its_rate_and_alike_in_all_frames(change: str) -> None:
+    still = _colorful_still()
+    whole = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0), "flip_probability": 0.0}
+
+    def draw(probability: float, seed: int) -> torch.Tensor:
+        return ClipAugment(**whole, photometry=ClipPhotometry(**{change: probability}))(still, (48, 48), seed)
+
+    assert all(torch.equal(draw(0.0, seed), still) for seed in range(5))
+    changed = draw(1.0, 1)
+    assert changed.shape == still.shape
+    assert changed.dtype == torch.uint8
+    assert not torch.equal(changed, still)
+    assert torch.equal(changed, draw(1.0, 1))
+    if change == "noise":
+        assert not torch.equal(changed[0], changed[1])
+    else:
+        assert (changed == changed[:1]).all()
+    assert 8 < sum(not torch.equal(draw(0.5, seed), still) for seed in range(40)) < 32
+
+
+def test_changes_of_picture_quality_do_what_they_are_called() -> None:
+    still = _colorful_still()
+    torch.manual_seed(0)
+
+    def detail(clip: torch.Tensor) -> float:
+        return clip[..., 1:].float().sub(clip[..., :-1].float()).abs().amax().item()
+
+    gray = ClipPhotometry(gray=1.0)(still)
+    assert torch.equal(gray[:, 0], gray[:, 1])
+    for change in ("resolution", "blur"):
+        assert detail(ClipPhotometry(**{change: 1.0})(still)) < 0.9 * detail(still)
+    erased = (ClipPhotometry(erasing=1.0)(still) != still).any(dim=1).float().mean()
+    assert 0.01 < erased < 0.2
+    noise = ClipPhotometry(noise=1.0)(torch.full((4, 3, 32, 32), 128, dtype=torch.uint8)).float().std()
+    assert 1.5 < noise < 16
+
+
+@pytest.mark.parametrize("probability", [-0.1, 1.5])
+def test_a_probability_out_of_range_is_refused(probability: float) -> None:
+    with pytest.raises(ValueError, match=f"blur={probability} is the probability of a change"):
+        ClipPhotometry(blur=probability)
+
+
 def test_the_global_random_state_is_left_alone(rows: list[dict[str, Any]]) -> None:
     """Otherwise a model's dropout would hang on its clips' augmentation."""
-    clips = ClipDataset(rows, make_processor(), augment=ClipAugment())
+    photometry = ClipPhotometry(**dict.fromkeys(PHOTOMETRY, 1.0))
+    clips = ClipDataset(rows, make_processor(), augment=ClipAugment(photometry=photometry))
     torch.manual_seed(3)
     before = (torch.get_rng_state(), np.random.get_state()[1].tolist())
     clips[0]
