@@ -1,24 +1,34 @@
-# Two commands: `make demo` and `make test`. Each sets up all it needs in .venv.
+# `make demo` and `make test` are the commands of the README. Each sets up .venv first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto
 
-.PHONY: demo test test-lowest lint format clean
+# Tests of single functions: no training, no other process, no browser.
+FAST := tests/test_configuration_stt.py tests/test_load_dataset.py tests/hub/test_card.py tests/training/test_losses.py \
+	tests/training/test_metrics.py tests/training/test_results.py tests/training/test_sampler.py \
+	tests/training/test_war_uar.py tests/timeline/test_limits.py tests/timeline/test_tracks.py \
+	tests/timeline/test_windows.py
+
+.PHONY: demo test test-fast test-lowest lint format clean
 
 $(INSTALLED): setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-# Draws synthetic faces, trains a small STT on them with and without the compact loss, classifies a video.
+# Renders synthetic faces, trains a small STT on them with and without the compact loss, classifies a video.
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py --output_dir demo
 
 test: $(INSTALLED) lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto
+	$(PYTEST)
 
-# The tests at the lowest versions that setup.py states, in an environment of their own (several GB: torch with CUDA).
+test-fast: $(INSTALLED) lint
+	$(PYTEST) $(FAST)
+
+# The tests at the lowest versions that setup.py allows, in a separate environment (several GB: torch with CUDA).
 LOWEST := .venv-lowest
 
 test-lowest: $(LOWEST)/installed

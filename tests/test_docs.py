@@ -1,11 +1,11 @@
-"""Every code block of the README and of docs/ runs, or says why it does not (how: pages.py).
+"""Every code block of the documentation runs, or says why it does not (see pages.py).
 
-The text of a block runs as it stands. What makes it quick is around it, in the folder that it runs in:
+Blocks run unchanged. The folder in which they run makes them quick:
 
-    demo/           what `make demo` writes, from 35 clips and a model of one block trained for one epoch
+    demo/           output of `make demo`, from 35 clips and a model of one block trained for one epoch
     DFEW/ AFEW/ FERV39k/ MAFW/ my_clips/ videos/ clip.mp4    small made-up data
-    bin/            `python`, `accelerate` and `stt` of this environment; where the words name train.py or
-                    cross_validate.py, the options SMALL (a tiny model, one fold) are appended to them
+    bin/            `python`, `accelerate` and `stt` of this environment; to commands that name train.py or
+                    cross_validate.py they append the options SMALL (a tiny model, one fold)
     examples/ benchmarks/                                    those of this checkout
 """
 
@@ -25,10 +25,10 @@ from helpers.programs import ROOT, run
 from helpers.standin import HubStandIn
 from modeling_stt import DFEW_CLASSES
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 SMALL = ["--num_train_epochs=1", "--per_device_train_batch_size=8", "--use_cpu=True", "--dataloader_num_workers=0"]
 
-# A program of the folder bin/: {module} run by this Python, with more options behind those of a training.
+# A program of the folder bin/: runs {module} with this Python, and appends options to those of a training.
 PROGRAM = """#!{python}
 import os, sys
 words = sys.argv[1:]
@@ -81,7 +81,7 @@ def write_data(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that pages run in, as each of them finds it."""
+    """The folder in which a page runs, as each page finds it."""
     folder = tmp_path_factory.mktemp("docs")
     for name in ("examples", "benchmarks"):
         (folder / name).symlink_to(ROOT / name)
@@ -99,7 +99,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def home(prepared: Path, tmp_path: Path) -> Path:
-    """A copy of that folder, for one page to write in."""
+    """A copy of that folder, in which one page may write."""
     return shutil.copytree(prepared, tmp_path / "home", symlinks=True)
 
 
@@ -112,16 +112,18 @@ def test_code_of_a_page_runs(page: Path, home: Path) -> None:
     if page.stem == "export":
         skip_without_exporters()
     blocks = blocks_to_run(page)
-    with HubStandIn() as hub:  # which only `stt publish` and what loads by name ask anything of
+    with HubStandIn() as hub:  # asked only by `stt publish` and by loading a model by name
         variables = hub.environment("user") if page.stem == "publish" else {}
         printed = run_blocks([block for block in blocks if not block.missing()], home, **variables)
-    assert "failed  source" not in printed, "`stt verify` found no clips; its exit status is that of too few, too"
+    assert "failed  source" not in printed, (
+        "`stt verify` found no clips; its exit status for too few clips is the same"
+    )
     if missing := sorted({name for block in blocks for name in block.missing()}):
         pytest.skip(f"all ran but the blocks that need {', '.join(missing)}")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_every_block_runs_or_says_why_not_or_is_no_code(page: Path) -> None:
+def test_every_block_runs_or_says_why_not_or_is_not_code(page: Path) -> None:
     for block in read_blocks(page):
         known = block.language in SHOWN or block.is_run() or (block.language in RUN and len(block.not_run) > 5)
         assert known, f'{page.name}:{block.line}: a block is one of {RUN} (not-run="why"), or one of {SHOWN}'
@@ -135,7 +137,7 @@ def headings(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_links_of_a_page_lead_somewhere(page: Path) -> None:
+def test_links_of_a_page_have_targets(page: Path) -> None:
     for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         path, _, anchor = link.partition("#")
         if ":" in path:
@@ -145,14 +147,14 @@ def test_links_of_a_page_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in headings(target), f"{page.name}: {link}"
 
 
-def test_the_readme_prints_what_it_says(home: Path) -> None:
+def test_the_readme_shows_its_real_output(home: Path) -> None:
     blocks = read_blocks(ROOT / "README.md")
     code = next(i for i, block in enumerate(blocks) if block.language == "python")
     demo = ROOT / "demo"
     if (demo / "compact" / "results.json").is_file():
         shutil.rmtree(home / "demo")
         (home / "demo").symlink_to(demo)
-    # Trained on another machine, the model may think otherwise of the clip; all else is as printed in the README.
+    # A model trained on another machine may answer differently; everything else is as shown in the README.
     shape = re.compile(r"(\S+\.mp4) \['(\w+) \d\.\d\d', '(\w+) \d\.\d\d'\]")
     printed = shape.fullmatch(run_blocks([blocks[code]], home).splitlines()[-1])
     promised = shape.fullmatch(blocks[code + 1].code.strip())
@@ -161,7 +163,7 @@ def test_the_readme_prints_what_it_says(home: Path) -> None:
     assert {printed[2], printed[3]} <= set(DFEW_CLASSES)
 
 
-def test_make_targets_of_the_readme_exist_and_are_what_ci_runs() -> None:
+def test_make_targets_of_the_readme_exist_and_ci_runs_them() -> None:
     shown = "".join(block.code for block in read_blocks(ROOT / "README.md") if block.not_run)
     targets = re.findall(r"^make ([\w-]+)", shown, re.MULTILINE)
     assert targets == ["demo", "test"]
@@ -214,7 +216,7 @@ def test_a_block_that_fails_fails_its_page(block: str, message: str, tmp_path: P
         run_blocks(read_blocks(tmp_path / "page.md"), tmp_path)
 
 
-def test_words_that_mean_nothing_are_refused(tmp_path: Path) -> None:
+def test_unknown_words_after_a_language_are_refused(tmp_path: Path) -> None:
     (tmp_path / "page.md").write_text("```bash without=torch\ntrue\n```\n")
     with pytest.raises(AssertionError, match=r"page.md:1"):
         read_blocks(tmp_path / "page.md")

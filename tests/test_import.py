@@ -9,6 +9,7 @@ import pytest
 
 import modeling_stt
 from helpers.models import make_model, make_processor
+from helpers.programs import ROOT
 
 CHECK = """
 import sys
@@ -67,5 +68,6 @@ def test_public_names_are_listed_and_unknown_ones_refused() -> None:
         modeling_stt.STTForImages  # noqa: B018
 
 
-def test_the_version_is_that_of_the_installed_package() -> None:
+def test_the_version_is_the_same_everywhere() -> None:
     assert modeling_stt.__version__ == importlib.metadata.version("modeling-stt")
+    assert f"\nversion: {modeling_stt.__version__}\n" in (ROOT / "CITATION.cff").read_text()

@@ -1,4 +1,4 @@
-"""A builder as a classic loading script of datasets 3, in the Python that STT_DATASETS3_PYTHON names."""
+"""Builders as loading scripts of datasets 3, in the Python that STT_DATASETS3_PYTHON names."""
 
 import json
 import os
@@ -31,7 +31,7 @@ print(json.dumps([datasets.__version__, splits, prepared["train"].features["labe
 
 
 class Classic(NamedTuple):
-    """What datasets 3 reads: split → rows, and the names of the labels."""
+    """Data read by datasets 3: split → rows, and the names of the labels."""
 
     splits: dict[str, list[dict[str, Any]]]
     class_names: list[str]

