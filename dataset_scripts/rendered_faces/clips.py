@@ -197,7 +197,7 @@ def render_frames(person: Person, motion: Motion, world: World, image_size: int)
         cones = np.tile([person.iris, person.pupil], (2, 1))
         shade(
             buffers.ids, buffers.weights, person.triangles, person.parts, points, normals, uv, head.openness,
-            buffers.lit, head.inside, person.skin, buffers.folds, person.fold_corner[0], person.fold_corner[1],
+            buffers.lit, head.inside, person.skin, buffers.folds, person.fold_corner,
             person.hair.color, world.lights.lamps, world.lights.ambient,
             np.concatenate([eyes, gaze, cones], axis=1).astype(np.float32), person.colors, person.surface, image,
         )  # fmt: skip

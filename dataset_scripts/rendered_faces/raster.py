@@ -57,17 +57,26 @@ def vertex_normals(points: Array, triangles: Array, out: Array) -> None:
 
 
 @njit(cache=True, fastmath=True)
-def sample(texture: Array, channel: Any, u: Any, v: Any) -> Any:
-    """Bilinear value of a channel of a texture `(H, W, C)` at u (wrapped) and v (clamped), in texels."""
+def _locate(texture: Array, u: Any, v: Any) -> Any:
+    """Where u (wrapped) and v (clamped), in texels, lie in a texture `(H, W, C)`: row, two columns, four weights."""
     height, width = texture.shape[:2]
-    v = min(max(v - 0.5, 0.0), height - 1.001)
-    u = u - 0.5
+    v = min(max(v - np.float32(0.5), np.float32(0)), np.float32(height - 1.001))
+    u = u - np.float32(0.5)
     left, top = int(np.floor(u)), int(v)
-    du, dv = u - left, v - top
-    left, right = left % width, (left + 1) % width
-    above = texture[top, left, channel] * (1 - du) + texture[top, right, channel] * du
-    below = texture[top + 1, left, channel] * (1 - du) + texture[top + 1, right, channel] * du
-    return above * (1 - dv) + below * dv
+    du, dv = np.float32(u - left), np.float32(v - top)
+    left = left + width if left < 0 else left
+    left = left - width if left >= width else left
+    right = 0 if left + 1 == width else left + 1
+    rest, above = np.float32(1) - du, np.float32(1) - dv
+    return top, left, right, rest * above, du * above, rest * dv, du * dv
+
+
+@njit(cache=True, fastmath=True)
+def _fetch(texture: Array, channel: Any, place: Any) -> Any:
+    """Bilinear value of a channel at a place that `_locate` gave."""
+    top, left, right, a, b, c, d = place
+    upper = a * texture[top, left, channel] + b * texture[top, right, channel]
+    return upper + c * texture[top + 1, left, channel] + d * texture[top + 1, right, channel]
 
 
 @njit(cache=True, fastmath=True)
@@ -89,14 +98,15 @@ def rasterize(
         part = parts[i]
         if ((part < 7 or part == 10) and area >= 0) or abs(area) < 1e-9:
             continue
+        scale = 1 / area
         left, right = max(0, np.ceil(min(x0, x1, x2) - 0.5)), min(width - 1, np.floor(max(x0, x1, x2) - 0.5))
         top, bottom = max(0, np.ceil(min(y0, y1, y2) - 0.5)), min(height - 1, np.floor(max(y0, y1, y2) - 0.5))
         bias = -0.01 if part == 7 or part == 8 else 0.0
         for row in range(int(top), int(bottom) + 1):
             for column in range(int(left), int(right) + 1):
                 x, y = column + 0.5, row + 0.5
-                w1 = ((x - x0) * (y2 - y0) - (x2 - x0) * (y - y0)) / area
-                w2 = ((x1 - x0) * (y - y0) - (x - x0) * (y1 - y0)) / area
+                w1 = ((x - x0) * (y2 - y0) - (x2 - x0) * (y - y0)) * scale
+                w2 = ((x1 - x0) * (y - y0) - (x - x0) * (y1 - y0)) * scale
                 w0 = 1 - w1 - w2
                 if w0 < 0 or w1 < 0 or w2 < 0 or (bias < 0 and (row + column) % 2):
                     continue
@@ -106,7 +116,7 @@ def rasterize(
                 if part >= 9:
                     u = w0 * uv[a, 0] + w1 * uv[b, 0] + w2 * uv[c, 0]
                     v = w0 * uv[a, 1] + w1 * uv[b, 1] + w2 * uv[c, 1]
-                    if sample(hair, part - 9, u, v) <= 0:
+                    if _fetch(hair, part - 9, _locate(hair, u, v)) <= 0:
                         continue
                 shown[row, column] = z
                 ids[row, column] = i
@@ -146,174 +156,180 @@ def blend_wrinkles(still: Array, channels: Array, weights: Array, middle: Any, o
 
 
 @njit(cache=True, fastmath=True)
+def _skin_at(u: Any, v: Any, nx: Any, ny: Any, nz: Any, skin: Array, folds: Array, corner: Any, surface: Array) -> Any:
+    """Colour, gloss and normal of the skin at a texel, bent and darkened by the folds there."""
+    place = _locate(skin, u, v)
+    red, green, blue = _fetch(skin, 0, place), _fetch(skin, 1, place), _fetch(skin, 2, place)
+    gloss = surface[0] * _fetch(skin, 3, place)
+    fu, fv = u - corner[0], v - corner[1]
+    if 1 < fu < folds.shape[1] - 2 and 1 < fv < folds.shape[0] - 2:
+        here = _fetch(folds, 0, _locate(folds, fu, fv))
+        slope_u = (_fetch(folds, 0, _locate(folds, fu + 1, fv)) - here) * surface[1]
+        slope_v = (_fetch(folds, 0, _locate(folds, fu, fv + 1)) - here) * surface[1]
+        # Folds are valleys: u runs to the subject's left, which is +x, v downwards.
+        across = np.sqrt(nx * nx + nz * nz) + np.float32(1e-6)
+        nx, nz = nx + slope_u * nz / across, nz - slope_u * nx / across
+        ny -= slope_v
+        shadow = max(np.float32(0.25), 1 - surface[2] * max(here, np.float32(0)))
+        red *= np.float32(0.15) + np.float32(0.85) * shadow
+        green, blue, gloss = green * shadow, blue * shadow, gloss * shadow
+    return red, green, blue, gloss, nx, ny, nz
+
+
+@njit(cache=True, fastmath=True)
+def _eye_at(x: Any, y: Any, z: Any, eye: Array, colors: Array) -> Any:
+    """Colour, factor of gloss and normal of the eyeball at a point that is x, y, z from its centre."""
+    size = 1 / (np.sqrt(x * x + y * y + z * z) + np.float32(1e-9))
+    x, y, z = x * size, y * size, z * size
+    facing = x * eye[3] + y * eye[4] + z * eye[5]
+    iris, pupil = eye[6], eye[7]
+    if facing > iris:
+        along, hole = (facing - iris) / (1 - iris), (pupil - iris) / (1 - iris)
+        tone = 0.45 + 0.9 * min(along / 0.18, 1.0)  # the dark ring around the iris
+        tone *= min(max((hole - along) / 0.06 + 0.5, 0.04), 1.0)
+        # The cornea bulges, so it reflects lights from a wide angle.
+        x, y = x + 0.35 * (x - facing * eye[3]), y + 0.35 * (y - facing * eye[4])
+        return colors[0, 0] * tone, colors[0, 1] * tone, colors[0, 2] * tone, 2.2, x, y, z
+    tone = 0.55 + 0.45 * min((iris - facing) / 0.02, 1.0)
+    return colors[1, 0] * tone, colors[1, 1] * tone, colors[1, 2] * tone, 1.0, x, y, z
+
+
+@njit(cache=True, fastmath=True)
+def _reflect(
+    nx: Any, ny: Any, nz: Any, color: Any, gloss: Any, sharpness: Any, wraps: Any, open_: Any, reach: Any,
+    strand: Any, lights: Array, ambient: Array,
+) -> Any:  # fmt: skip
+    """Light that a surface of this colour and unit normal sends to the camera: red, green, blue."""
+    up = 0.5 + 0.5 * ny
+    # Light that bounces in a hollow of skin is red.
+    half_open = np.sqrt(open_)
+    red = (ambient[0, 0] * up + ambient[1, 0] * (1 - up)) * half_open * np.sqrt(half_open)
+    green = (ambient[0, 1] * up + ambient[1, 1] * (1 - up)) * open_
+    blue = (ambient[0, 2] * up + ambient[1, 2] * (1 - up)) * open_
+    shine_red, shine_green, shine_blue = 0.0, 0.0, 0.0
+    rim = 1 - max(nz, 0.0)
+    gloss *= 0.6 + 1.6 * rim * rim * rim
+    for n in range(len(lights)):
+        lx, ly, lz = lights[n, 0], lights[n, 1], lights[n, 2]
+        cosine = nx * lx + ny * ly + nz * lz
+        shadow = (reach if n == 0 else 1.0) * min(1.0, 0.25 + open_)
+        hard = max(0.0, (cosine + wraps[1]) / (1 + wraps[1])) * shadow
+        red += max(0.0, (cosine + wraps[0]) / (1 + wraps[0])) * (0.15 * (1 - shadow) * open_ + shadow) * lights[n, 3]
+        green += hard * lights[n, 4]
+        blue += hard * lights[n, 5]
+        if gloss > 0.005:
+            size = 1 / np.sqrt(lx * lx + ly * ly + (lz + 1) * (lz + 1) + 1e-6)
+            half = (nx * lx + ny * ly + nz * (lz + 1)) * size
+            if strand:  # strands run downwards and shine across (Kajiya and Kay)
+                half = np.sqrt(max(0.0, 1 - ly * ly * size * size)) * max(0.0, min(1.0, cosine * 2 + 0.3))
+            if half > 0.3:
+                # Schlick's approximation of half ** sharpness.
+                shine = gloss * half / (sharpness - sharpness * half + half) * shadow
+                shine_red += shine * lights[n, 3]
+                shine_green += shine * lights[n, 4]
+                shine_blue += shine * lights[n, 5]
+    return color[0] * red + shine_red, color[1] * green + shine_green, color[2] * blue + shine_blue
+
+
+@njit(cache=True, fastmath=True)
 def shade(
-    ids: Array,
-    w: Array,
-    triangles: Array,
-    parts: Array,
-    points: Array,
-    normals: Array,
-    uv: Array,
-    openness: Array,
-    lit: Array,
-    inside: Array,
-    skin: Array,
-    folds: Array,
-    fold_left: int,
-    fold_top: int,
-    hair_color: Array,
-    lights: Array,
-    ambient: Array,
-    eyes: Array,
-    colors: Array,
-    surface: Array,
-    image: Array,
-) -> None:
+    ids: Array, w: Array, triangles: Array, parts: Array, points: Array, normals: Array, uv: Array, openness: Array,
+    lit: Array, inside: Array, skin: Array, folds: Array, corner: Any, hair_color: Array, lights: Array,
+    ambient: Array, eyes: Array, colors: Array, surface: Array, image: Array,
+) -> None:  # fmt: skip
     """Colour every pixel that shows the mesh, linear light.
 
     Args:
+        ids, w: Of `rasterize`.
         points, normals: In the camera's axes: x to the right, y up, z to the camera.
-        lit: Per vertex, share of the first light that reaches it.
+        openness, lit, inside: Per vertex: ambient visibility, share of the first light that reaches it, depth in the
+            mouth.
         skin: `(H, W, 4)`: red, green, blue, gloss.
-        folds: Window of the skin's height map, whose first texel lies at `fold_left`, `fold_top`.
+        folds, corner: Window `(h, w, 1)` of the skin's height map, and column and row of its first texel.
         lights: `(L, 6)`: direction to the light, colour.
         ambient: `(2, 3)`: from above, from below.
         eyes: `(2, 8)`: centre, gaze, cosines of the iris's and the pupil's half angle.
         colors: `(5, 3)`: iris, sclera, teeth, inside of the mouth, lashes.
-        surface: Gloss of skin, relief of folds, darkness of folds, wrap of red, of green and blue, cornea's gloss,
-            reflection's sharpness, light in the mouth.
+        surface: Gloss of skin, relief of folds, darkness of folds, wrap of red, of green and blue, gloss of the
+            cornea, sharpness of reflections on skin, light in the mouth.
+        image: `(H, W, 3)`, which is painted over.
     """
-    height, width = ids.shape
-    gloss_all, relief, crease = surface[0], surface[1], surface[2]
-    fold_height, fold_width = folds.shape[:2]
-    for y in range(height):
-        for x in range(width):
+    for y in range(ids.shape[0]):
+        for x in range(ids.shape[1]):
             i = ids[y, x]
             if i < 0:
                 continue
             a, b, c = triangles[i, 0], triangles[i, 1], triangles[i, 2]
             w0, w1 = w[y, x, 0], w[y, x, 1]
-            w2 = 1 - w0 - w1
+            w2 = np.float32(1) - w0 - w1
             nx = w0 * normals[a, 0] + w1 * normals[b, 0] + w2 * normals[c, 0]
             ny = w0 * normals[a, 1] + w1 * normals[b, 1] + w2 * normals[c, 1]
             nz = w0 * normals[a, 2] + w1 * normals[b, 2] + w2 * normals[c, 2]
             open_ = w0 * openness[a] + w1 * openness[b] + w2 * openness[c]
             reach = w0 * lit[a] + w1 * lit[b] + w2 * lit[c]
-            u = w0 * uv[a, 0] + w1 * uv[b, 0] + w2 * uv[c, 0]
-            v = w0 * uv[a, 1] + w1 * uv[b, 1] + w2 * uv[c, 1]
+            u, v = w0 * uv[a, 0] + w1 * uv[b, 0] + w2 * uv[c, 0], w0 * uv[a, 1] + w1 * uv[b, 1] + w2 * uv[c, 1]
             part = parts[i]
-            gloss, sharpness = np.float32(0.0), surface[6]
-            wrap_red, wrap = surface[3], surface[4]
-            red, green, blue = np.float32(0.0), np.float32(0.0), np.float32(0.0)
-            strand = False
+            color, gloss, sharpness = (colors[4, 0], colors[4, 1], colors[4, 2]), np.float32(0), surface[6]
+            wraps = surface[3], surface[4]
             if part == 0:
-                red, green = sample(skin, 0, u, v), sample(skin, 1, u, v)
-                blue, gloss = sample(skin, 2, u, v), gloss_all * sample(skin, 3, u, v)
-                fu, fv = u - fold_left, v - fold_top
-                if 1 < fu < fold_width - 2 and 1 < fv < fold_height - 2:
-                    here = sample(folds, 0, fu, fv)
-                    slope_u = (sample(folds, 0, fu + 1, fv) - here) * relief
-                    slope_v = (sample(folds, 0, fu, fv + 1) - here) * relief
-                    # Folds are valleys: u runs to the subject's left, which is +x, v downwards.
-                    across = np.sqrt(nx * nx + nz * nz) + 1e-6
-                    nx += slope_u * nz / across
-                    nz -= slope_u * nx / across
-                    ny -= slope_v
-                    shadow = max(0.25, 1 - crease * max(here, 0.0))
-                    red *= 0.15 + 0.85 * shadow
-                    green *= shadow
-                    blue *= shadow
-                    gloss *= shadow
+                red, green, blue, gloss, nx, ny, nz = _skin_at(u, v, nx, ny, nz, skin, folds, corner, surface)
                 deep = w0 * inside[a] + w1 * inside[b] + w2 * inside[c]
                 if deep > 0.02:
-                    red = red * (1 - deep) + deep * colors[3, 0]
-                    green = green * (1 - deep) + deep * colors[3, 1]
-                    blue = blue * (1 - deep) + deep * colors[3, 2]
-                    open_ = open_ * (1 - deep) + deep * surface[7] * 0.35
+                    red, green = red + deep * (colors[3, 0] - red), green + deep * (colors[3, 1] - green)
+                    blue, open_ = blue + deep * (colors[3, 2] - blue), open_ + deep * (surface[7] * 0.35 - open_)
+                color = red, green, blue
             elif part == 2 or part == 3:
-                e = part - 2
-                nx = w0 * points[a, 0] + w1 * points[b, 0] + w2 * points[c, 0] - eyes[e, 0]
-                ny = w0 * points[a, 1] + w1 * points[b, 1] + w2 * points[c, 1] - eyes[e, 1]
-                nz = w0 * points[a, 2] + w1 * points[b, 2] + w2 * points[c, 2] - eyes[e, 2]
-                size = np.sqrt(nx * nx + ny * ny + nz * nz) + 1e-9
-                nx, ny, nz = nx / size, ny / size, nz / size
-                facing = nx * eyes[e, 3] + ny * eyes[e, 4] + nz * eyes[e, 5]
-                iris, pupil = eyes[e, 6], eyes[e, 7]
-                gloss, sharpness = surface[5], np.float32(90.0)
-                wrap_red, wrap = np.float32(0.5), np.float32(0.5)
-                if facing > iris:
-                    along = (facing - iris) / (1 - iris)
-                    hole = (pupil - iris) / (1 - iris)
-                    tone = 0.45 + 0.9 * min(along / 0.18, 1.0)  # the dark ring around the iris
-                    tone *= min(max((hole - along) / 0.06 + 0.5, 0.04), 1.0)
-                    red, green, blue = colors[0, 0] * tone, colors[0, 1] * tone, colors[0, 2] * tone
-                    # The cornea bulges, so it reflects lights from a wide angle.
-                    nx += 0.35 * (nx - facing * eyes[e, 3])
-                    ny += 0.35 * (ny - facing * eyes[e, 4])
-                    gloss *= 2.2
-                else:
-                    edge = min((iris - facing) / 0.02, 1.0)
-                    tone = 0.55 + 0.45 * edge
-                    red, green, blue = colors[1, 0] * tone, colors[1, 1] * tone, colors[1, 2] * tone
+                e = eyes[part - 2]
+                px = w0 * points[a, 0] + w1 * points[b, 0] + w2 * points[c, 0] - e[0]
+                py = w0 * points[a, 1] + w1 * points[b, 1] + w2 * points[c, 1] - e[1]
+                pz = w0 * points[a, 2] + w1 * points[b, 2] + w2 * points[c, 2] - e[2]
+                red, green, blue, gloss, nx, ny, nz = _eye_at(px, py, pz, e, colors)
+                color, wraps = (red, green, blue), (np.float32(0.5), np.float32(0.5))
+                gloss, sharpness = gloss * surface[5], np.float32(90)
             elif part == 4 or part == 5:
-                groove = abs(u - np.floor(u) - 0.5)
-                tone = 0.72 if groove > 0.43 else 1.0
-                red, green, blue = colors[2, 0] * tone, colors[2, 1] * tone, colors[2, 2] * tone
-                gloss, sharpness = np.float32(0.25), np.float32(40.0)
-                open_ = (0.42 + 0.6 * open_) * surface[7]
-                reach = max(reach, np.float32(0.5))
+                tone = np.float32(0.72 if abs(u - np.floor(u) - 0.5) > 0.43 else 1.0)  # gaps between the teeth
+                color = colors[2, 0] * tone, colors[2, 1] * tone, colors[2, 2] * tone
+                gloss, sharpness = np.float32(0.25), np.float32(40)
+                open_, reach = (0.42 + 0.6 * open_) * surface[7], max(reach, np.float32(0.5))
             elif part == 6:
-                red, green, blue = colors[3, 0] * 1.9, colors[3, 1] * 1.7, colors[3, 2] * 1.7
-                gloss = np.float32(0.2)
+                color = colors[3, 0] * np.float32(1.9), colors[3, 1] * np.float32(1.7), colors[3, 2] * np.float32(1.7)
+                gloss, reach = np.float32(0.2), max(reach, np.float32(0.4))
                 open_ = (0.15 + 0.7 * open_) * surface[7]
-                reach = max(reach, np.float32(0.4))
-            elif part < 9:
-                red, green, blue = colors[4, 0], colors[4, 1], colors[4, 2]
-            else:
-                red = sample(hair_color, 0, u, v)
-                green = sample(hair_color, 1, u, v)
-                blue = sample(hair_color, 2, u, v)
-                strand = True
-                wrap_red, wrap = np.float32(0.4), np.float32(0.4)
-                gloss = np.float32(0.5) * (red + 0.02)
+            elif part >= 9:
+                place = _locate(hair_color, u, v)
+                color = _fetch(hair_color, 0, place), _fetch(hair_color, 1, place), _fetch(hair_color, 2, place)
+                gloss, wraps = np.float32(0.5) * (color[0] + np.float32(0.02)), (np.float32(0.4), np.float32(0.4))
                 open_ = 0.4 + 0.6 * open_
-            if part >= 4 and nz < 0:
-                nx, ny, nz = -nx, -ny, -nz
-            size = np.sqrt(nx * nx + ny * ny + nz * nz) + 1e-9
-            nx, ny, nz = nx / size, ny / size, nz / size
-            up = 0.5 + 0.5 * ny
-            # Light that bounces in a hollow of skin is red.
-            light_red = (ambient[0, 0] * up + ambient[1, 0] * (1 - up)) * np.sqrt(open_) * np.sqrt(np.sqrt(open_))
-            light_green = (ambient[0, 1] * up + ambient[1, 1] * (1 - up)) * open_
-            light_blue = (ambient[0, 2] * up + ambient[1, 2] * (1 - up)) * open_
-            shine_red, shine_green, shine_blue = np.float32(0.0), np.float32(0.0), np.float32(0.0)
-            rim = 1 - max(nz, 0.0)
-            fresnel = 0.6 + 1.6 * rim * rim * rim
-            for n in range(len(lights)):
-                cosine = nx * lights[n, 0] + ny * lights[n, 1] + nz * lights[n, 2]
-                shadow = reach if n == 0 else np.float32(1.0)
-                shadow *= min(1.0, 0.25 + open_)
-                hard = max(0.0, (cosine + wrap) / (1 + wrap)) * shadow
-                soft = max(0.0, (cosine + wrap_red) / (1 + wrap_red)) * (0.15 * (1 - shadow) * open_ + shadow)
-                light_red += soft * lights[n, 3]
-                light_green += hard * lights[n, 4]
-                light_blue += hard * lights[n, 5]
-                hx, hy, hz = lights[n, 0], lights[n, 1], lights[n, 2] + 1
-                size = np.sqrt(hx * hx + hy * hy + hz * hz) + 1e-6
-                if strand:
-                    # Strands run downwards and shine across (Kajiya and Kay).
-                    turn = hy / size
-                    half = np.sqrt(max(0.0, 1 - turn * turn)) * max(0.0, min(1.0, cosine * 2 + 0.3))
-                else:
-                    half = (nx * hx + ny * hy + nz * hz) / size
-                if half > 0.3 and gloss > 0.005:
-                    shine = gloss * half**sharpness * shadow * fresnel
-                    shine_red += shine * lights[n, 3]
-                    shine_green += shine * lights[n, 4]
-                    shine_blue += shine * lights[n, 5]
-            image[y, x, 0] = red * light_red + shine_red
-            image[y, x, 1] = green * light_green + shine_green
-            image[y, x, 2] = blue * light_blue + shine_blue
+            flip = np.float32(-1 if part >= 4 and nz < 0 else 1)
+            size = flip / (np.sqrt(nx * nx + ny * ny + nz * nz) + np.float32(1e-9))
+            image[y, x, 0], image[y, x, 1], image[y, x, 2] = _reflect(
+                nx * size, ny * size, nz * size, color, gloss, sharpness, wraps, open_, reach, part >= 9, lights,
+                ambient,
+            )  # fmt: skip
+
+
+@njit(cache=True, fastmath=True)
+def expose(light: Array, gains: Array, knee: Any, curve: Array, tone: Array, falloff: Array, out: Array) -> None:
+    """Halve a picture of linear light `(2S, 2S, 3)` and bring it to display values `(S, S, 3)` in 0..1.
+
+    Args:
+        gains: `(3,)`, exposure by channel; then highlights are compressed by `knee` and `curve` (4096,) is applied.
+        tone: Saturation, contrast, brightness.
+        falloff: `(S,)`, what the lens loses towards the edges, across and down.
+    """
+    for y in range(out.shape[0]):
+        for x in range(out.shape[1]):
+            total = np.float32(0)
+            for k in range(3):
+                value = light[2 * y, 2 * x, k] + light[2 * y + 1, 2 * x, k]
+                value = (value + light[2 * y, 2 * x + 1, k] + light[2 * y + 1, 2 * x + 1, k]) * gains[k]
+                value = value / (1 + knee * value)
+                out[y, x, k] = curve[int(min(max(value, 0.0), 1.0) * 4095)]
+                total += out[y, x, k]
+            grey = total / 3
+            for k in range(3):
+                value = (grey + (out[y, x, k] - grey) * tone[0] - 0.5) * tone[1] + 0.5 + tone[2]
+                out[y, x, k] = value * (1 - falloff[y] - falloff[x])
 
 
 @njit(cache=True, fastmath=True)

@@ -5,11 +5,14 @@ hard light, infrared and the like are the tails.
 """
 
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 from scipy.ndimage import gaussian_filter
+
+from .raster import expose
 
 # Where five points of an upright face lie in its square, and the margin around it: `timeline.faces.FaceCrop`'s
 # convention, repeated because the two packages do not import each other (a test compares them).
@@ -147,18 +150,14 @@ def draw_lens(rng: np.random.Generator, *, clean: bool = False) -> Lens:
 def develop(image: Array, exposure: float, lens: Lens, rng: np.random.Generator) -> Array:
     """A picture `(S, S, 3)` uint8 of linear light `(2S, 2S, 3)` float32."""
     size = image.shape[0] // 2
-    light = image[::2, ::2] + image[1::2, ::2] + image[::2, 1::2] + image[1::2, 1::2]
-    light *= 0.25 * exposure * lens.tint
-    light /= 1 + lens.knee * light
+    picture = np.empty((size, size, 3), np.float32)
     curve = (np.linspace(0, 1, 4096) ** (lens.gamma / 2.2)).astype(np.float32)
-    picture = curve[np.clip(light * 4095, 0, 4095).astype(np.int32)]
-    grey = picture.mean(axis=2, keepdims=True)
-    picture = (grey + (picture - grey) * lens.saturation - 0.5) * lens.contrast + 0.5 + lens.brightness
-    if lens.vignette:
-        ticks = (np.arange(size) / size - 0.5) ** 2
-        picture *= 1 - 2 * lens.vignette * (ticks[:, None] + ticks)[..., None]
+    tone = np.array([lens.saturation, lens.contrast, lens.brightness], np.float32)
+    falloff = (2 * lens.vignette * (np.arange(size) / size - 0.5) ** 2).astype(np.float32)
+    expose(image, (0.25 * exposure * lens.tint).astype(np.float32), lens.knee, curve, tone, falloff, picture)
     if lens.blur:
-        picture = gaussian_filter(picture, (lens.blur * size / 112, lens.blur * size / 112, 0), mode="nearest")
+        sigma = lens.blur * size / 112
+        picture = gaussian_filter(picture, (sigma, sigma, 0), mode="nearest", truncate=2.5)
     if lens.noise:
         picture = picture + lens.noise * rng.standard_normal((size, size, 1), np.float32)
     if lens.chroma_noise and lens.saturation:
@@ -176,8 +175,6 @@ def _code(pixels: Array, lens: Lens, size: int) -> Array:
     if resolved < size:
         image = image.resize((resolved, resolved), Image.Resampling.BOX)
     if lens.quality:
-        from io import BytesIO
-
         buffer = BytesIO()
         image.save(buffer, "JPEG", quality=lens.quality)
         image = Image.open(buffer)
