@@ -16,6 +16,8 @@ from typing import Any, TypeAlias
 
 import datasets
 
+from .clip_files import ClipBuilder
+
 # Name of a data set, which is also its module in this folder → class of its builder.
 BUILDERS = {
     "afew": "AFEW",
@@ -34,7 +36,7 @@ AnyDataset: TypeAlias = (
 __all__ = ["BUILDERS", "builder_class", "configurations", "folds", "load_dataset", "load_dataset_builder"]
 
 
-def builder_class(path: str) -> type[datasets.DatasetBuilder]:
+def builder_class(path: str) -> type[ClipBuilder]:
     """The class of a data set's builder; KeyError for a name that is not in this folder."""
     if path not in BUILDERS:
         raise KeyError(f"{path!r} is not one of {sorted(BUILDERS)}.")
@@ -93,12 +95,12 @@ def load_dataset_builder(
     known = [option.name for option in fields(builder.BUILDER_CONFIG_CLASS)]
     if unknown := sorted(set(config_kwargs) - set(known)):
         raise ValueError(f"{path} has no option {', '.join(unknown)}, only {', '.join(known)}.")
-    script = Path(str(sys.modules[builder.__module__].__file__)).read_bytes()
+    scripts = [Path(str(sys.modules[module].__file__)) for module in (builder.__module__, ClipBuilder.__module__)]
     return builder(
         config_name=name,
         data_dir=None if data_dir is None else os.path.abspath(Path(data_dir).expanduser()),  # noqa: PTH100  # drops ..
         cache_dir=None if cache_dir is None else str(cache_dir),
-        hash=hashlib.sha256(script).hexdigest()[:16],
+        hash=hashlib.sha256(b"".join(script.read_bytes() for script in scripts)).hexdigest()[:16],
         **config_kwargs,
     )
 

@@ -1,64 +1,56 @@
-"""``verify``: whether numbers from this copy of a data set can be compared with those of papers.
+"""``verify``: check that numbers from this copy of a data set can be compared with those of papers.
 
-It knows no data set: what the lists say comes from the builder's module (``listed_clips``, ``describe_source``,
-``check_source``, ``PUBLISHED``, ``list_frames``, ``count_video_frames``), and every listed clip is looked at once on
-disk, however many folds it is in. A module may ask for more by the keys of ``describe_source``: ``num_frames``, which
-every clip must have, and ``num_short_clips``, how many clips have fewer than 16 frames as published; and tell by
-``classes`` that its labels are numbers of other names than ``CLASS_NAMES``, and by ``published`` that with these
-options other numbers than ``PUBLISHED`` are to be expected.
+It knows no data set: lists, facts and a data set's own checks come from its ``ClipSource``, and every listed clip is
+looked at once on disk, however many folds it is in.
 """
 
 import hashlib
 import io
 import os
 import re
-import struct
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, fields, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain, combinations
 from pathlib import Path
 from statistics import median
-from types import ModuleType
-from typing import Any, Literal, TypeAlias, get_type_hints
+from typing import Any, Literal, TypeAlias
 
 import av
-import datasets
 from PIL import Image
 from tqdm import tqdm
 
 from . import builder_class
+from .clip_files import (
+    BROKEN_PICTURE,
+    IMAGE_SUFFIXES,
+    LFS_POINTER,
+    NUMBERS,
+    SYNTHETIC_MARKER,
+    ClipBuilder,
+    ClipConfig,
+    Listed,
+    count_video_frames,
+    list_frames,
+    own_options,
+    shown,
+)
 
 Outcome: TypeAlias = Literal["ok", "warning", "failed"]
-Listed: TypeAlias = dict[str, list[dict[str, Any]]]  # split → rows, as listed_clips gives them
 
-ASKED = ("num_frames", "num_short_clips", "classes", "published")  # of describe_source: questions, not facts
+__all__ = ["Check", "Report", "config_class", "own_options", "verify"]
+
+ASKED = ("num_frames", "num_short_clips", "classes", "published")  # of ``describe``: questions, not facts
 SHORT = 16  # frames that the models of the field sample from a clip
 NUM_WORKERS = 8  # threads: on two cores as fast as any number, on a network disk much faster than few
-NUM_SHOWN = 5  # how many offenders a check names
 MAX_CLASS_COLUMNS = 12  # more classes (MAFW's 43 compound ones) are counted in the JSON only
-LFS_POINTER = b"version https://git-lfs"
 END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}  # entropy-coded data of a JPEG never holds its end marker
 TAIL = 1024  # bytes at a picture's end that may follow the mark: cameras and downloaders pad
-BOXES = {
-    b"ftyp",
-    b"moov",
-    b"mdat",
-    b"free",
-    b"skip",
-    b"wide",
-    b"uuid",
-    b"moof",
-    b"mfra",
-    b"sidx",
-    b"styp",
-}  # of MP4, MOV
+BOXES = b"ftyp moov mdat free skip wide uuid moof mfra sidx styp".split()  # of MP4, MOV
 PROBE = 1 << 16  # bytes of a video that are compared at its start, middle and end
-# What Pillow raises over broken pictures, by format and by place.
-BROKEN_PICTURE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 # --- The report -----------------------------------------------------------------------------------------------------
@@ -69,7 +61,7 @@ class Check:
     """One question asked of a copy.
 
     Attributes:
-        name: what was asked.
+        name: the question.
         outcome: ``failed`` where numbers would not be comparable with papers, ``warning`` where they may be.
         text: the numbers, and the first few offenders.
         configurations: which configurations this is about.
@@ -83,15 +75,15 @@ class Check:
 
 @dataclass(frozen=True)
 class Report:
-    """What ``verify`` found; equal for equal copies, for it holds no times.
+    """Result of ``verify``; equal for equal copies, since it holds no times.
 
     Attributes:
         dataset: key of ``BUILDERS``.
         data_dir: absolute path of the copy.
         configurations: those looked at.
         options: options of the builder that were given.
-        deep: whether every frame was decoded.
-        sources: configuration → what ``describe_source`` says.
+        deep: true if every frame was decoded.
+        sources: configuration → its source's ``describe()``.
         counts: configuration → split → class → number of listed clips.
         published: as ``counts``, where something is published.
         num_frames: ``min``, ``median`` and ``max`` frames of a clip, and how many have under 16 (``short``).
@@ -113,7 +105,7 @@ class Report:
 
     @property
     def comparable(self) -> bool | None:
-        """False where a check failed, True where none did, None where besides nothing is published to compare with."""
+        """False if a check failed, True if none did, None if none did and nothing is published to compare with."""
         if any(check.outcome == "failed" for check in self.checks):
             return False
         return True if self.published else None
@@ -123,9 +115,10 @@ class Report:
         """``comparable`` in words."""
         outcomes = Counter(check.outcome for check in self.checks)
         numbers = ", ".join(f"{outcomes[outcome]} {outcome}" for outcome in ("failed", "warning") if outcomes[outcome])
+        papers = bool(builder_class(self.dataset).PUBLISHED)  # own clips are in none
         text = {
             True: "Numbers from this copy are comparable with papers",
-            False: "Numbers from this copy are NOT comparable with papers",
+            False: "Numbers from this copy are NOT comparable with papers" if papers else "These clips have faults",
             None: "Nothing failed, and nothing is published to compare with",
         }[self.comparable]
         return f"{text}{numbers and ': '}{numbers}."
@@ -144,7 +137,7 @@ class Report:
         return "\n".join([*lines, "", self.verdict])
 
     def _text(self, check: Check) -> str:
-        """A check's text, with the configurations that it is about where these are not all."""
+        """A check's text, with the configurations that it is about unless these are all."""
         every = list(check.configurations) == self.configurations
         return check.text if every else f"{_span(check.configurations)}: {check.text}"
 
@@ -161,7 +154,7 @@ def _columns(rows: list[list[str]]) -> list[str]:
 
 
 def _facts(report: Report) -> list[list[str]]:
-    """What was found, a line a fact; what differs between configurations is joined."""
+    """Facts, a line each; values that differ between configurations are joined."""
     values: dict[str, dict[str, None]] = {}  # dicts as sets that keep their order
     for source in report.sources.values():
         for key, value in source.items():
@@ -195,28 +188,21 @@ def _count_rows(report: Report) -> list[list[str]]:
     return rows
 
 
-def shown(items: Iterable[Any]) -> str:
-    """The first few of ``items`` for an error message, and how many more there are."""
-    texts = [str(item) for item in items]
-    more = f" and {len(texts) - NUM_SHOWN} more" if len(texts) > NUM_SHOWN else ""
-    return ", ".join(texts[:NUM_SHOWN]) + more
-
-
 # --- A clip on disk -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Clip:
-    """What lies on disk of a clip.
+    """A clip on disk.
 
     Attributes:
         num_frames: frames counted.
         sizes: sizes of its pictures, ``width×height``: of the first, middle and last frame (all with ``deep``).
-        odd: what is unusual about its pictures, or empty: face crops are square and of one size, and with ``deep``
-            a video decodes to as many frames as it states.
+        odd: oddity of its pictures, or empty: face crops are square and of one size, and with ``deep`` a video
+            decodes to as many frames as its packets show.
         content: equal for equal contents; empty where the clip could not be read.
         problem: name of the check that it fails, or empty.
-        text: what is wrong with it, naming the file.
+        text: the fault, with the file's name.
     """
 
     num_frames: int = 0
@@ -235,17 +221,21 @@ class _BrokenClipError(Exception):
         self.problem = problem
 
 
-def look_at(path: str | None, module: ModuleType, deep: bool = False) -> Clip:
-    """Count and probe a clip, a folder of frames or a video, as its builder's ``module`` reads it.
+def look_at(path: str | None, deep: bool = False) -> Clip:
+    """Count and probe a clip: a folder of frames, an image or a video.
 
-    Never raises for what lies on disk: whatever is wrong with the clip is its ``problem``.
+    Never raises over faults on disk: they are the clip's ``problem``.
     """
     try:
         if path is None:
             raise _BrokenClipError("clips on disk", "")
         if Path(path).is_dir():
-            return _look_at_folder(path, module, deep)
-        return _look_at_video(path, module, deep)
+            return _look_at_folder(path, deep)
+        if path.lower().endswith(IMAGE_SUFFIXES):
+            data = Path(path).read_bytes()
+            size = "{}×{}".format(*_picture_size(data, path, deep))
+            return Clip(1, (size,), content=hashlib.blake2b(data, digest_size=16).hexdigest())
+        return _look_at_video(path, deep)
     except _BrokenClipError as error:
         return Clip(problem=error.problem, text=str(error))
     except FileNotFoundError:
@@ -254,9 +244,9 @@ def look_at(path: str | None, module: ModuleType, deep: bool = False) -> Clip:
         return Clip(problem="readable", text=f"{path}: {error.strerror}")
 
 
-def _look_at_folder(folder: str, module: ModuleType, deep: bool) -> Clip:
+def _look_at_folder(folder: str, deep: bool) -> Clip:
     try:
-        names = module.list_frames(folder)
+        names = list_frames(folder)
     except ValueError as error:
         raise _BrokenClipError("frame order", str(error)) from error
     if not names:
@@ -278,11 +268,12 @@ def _look_at_folder(folder: str, module: ModuleType, deep: bool) -> Clip:
 
 
 def _refuse_mixed_names(folder: str, names: Sequence[str]) -> None:
-    """Frames of one clip differ in their number only: others are copies, ``1_2 (3).jpg``, or of another clip."""
+    """Refuse frames that differ in more than their number: copies, ``1_2 (3).jpg``, or frames of another clip."""
     kinds: dict[str, list[str]] = {}
     for name in names:
         stem = name.rpartition(".")[0]
-        kinds.setdefault(re.sub(r"\d+(?=\D*$)", "", stem), []).append(name)
+        *_, number = NUMBERS.finditer(stem)
+        kinds.setdefault(stem[: number.start()] + stem[number.end() :], []).append(name)
     if len(kinds) > 1:
         usual, *others = sorted(kinds.values(), key=len, reverse=True)
         text = f"{folder} has {shown(chain(*others))} among frames like {usual[0]}"
@@ -290,7 +281,7 @@ def _refuse_mixed_names(folder: str, names: Sequence[str]) -> None:
 
 
 def _picture_size(data: bytes, path: str, decode: bool) -> tuple[int, int]:
-    """Width and height of a picture that is whole; ``decode`` reads it to its end instead of looking for its mark."""
+    """Width and height of a picture that is whole, by its end mark or, with ``decode``, by reading all of it."""
     if data.startswith(LFS_POINTER):
         raise _BrokenClipError("Git LFS", path)
     try:
@@ -301,11 +292,11 @@ def _picture_size(data: bytes, path: str, decode: bool) -> tuple[int, int]:
                 image.load()
             return image.size
     except BROKEN_PICTURE as error:
-        reason = "no picture" if isinstance(error, Image.UnidentifiedImageError) else error
+        reason = "not a picture" if isinstance(error, Image.UnidentifiedImageError) else error
         raise _BrokenClipError("readable", f"{path} is broken ({reason})") from error
 
 
-def _look_at_video(path: str, module: ModuleType, deep: bool) -> Clip:
+def _look_at_video(path: str, deep: bool) -> Clip:
     num_bytes = Path(path).stat().st_size
     content = hashlib.blake2b(f"{num_bytes}".encode(), digest_size=16)
     with Path(path).open("rb") as file:
@@ -319,7 +310,7 @@ def _look_at_video(path: str, module: ModuleType, deep: bool) -> Clip:
         if (end := _end_of_boxes(file)) > num_bytes:
             raise _BrokenClipError("readable", f"{path} is cut off: {num_bytes} of {end} bytes")
     try:
-        num_frames = module.count_video_frames(path)
+        num_frames = count_video_frames(path)
         with av.open(path) as container:
             stream = container.streams.video[0]
             num_decoded = sum(1 for _ in container.decode(stream)) if deep else num_frames
@@ -327,13 +318,13 @@ def _look_at_video(path: str, module: ModuleType, deep: bool) -> Clip:
         raise _BrokenClipError("readable", f"{path} is broken ({error.strerror})") from error
     except ValueError as error:
         raise _BrokenClipError("readable", str(error)) from error
-    # Edit lists and packed B-frames leave out frames on purpose, so that this is no fault by itself.
+    # Packed B-frames leave out frames on purpose, so that this is not a fault by itself.
     odd = f"{num_decoded} of {num_frames} frames decoded" if num_decoded != num_frames else ""
     return Clip(num_frames, (f"{stream.width}×{stream.height}",), odd, content.hexdigest())
 
 
 def _end_of_boxes(file: io.BufferedReader) -> int:
-    """Where the boxes of an MP4 or MOV say that it ends, which is beyond a file cut off; 0 for other formats."""
+    """The end of an MP4 or MOV by the sizes of its boxes, beyond that of a file cut off; 0 for other formats."""
     end = 0
     while True:
         file.seek(end)
@@ -346,7 +337,7 @@ def _end_of_boxes(file: io.BufferedReader) -> int:
 
 # --- The checks -----------------------------------------------------------------------------------------------------
 
-# Name of the check that a clip's problem fails → what is said of the others, and of such clips.
+# Name of the check that a clip's problem fails → text on the other clips, and on such clips.
 PROBLEMS = {
     "clips on disk": ("are on disk", "are not on disk"),
     "Git LFS": ("are files of their own", "are pointers that Git LFS left in place of the clip (run git lfs pull)"),
@@ -359,10 +350,19 @@ PROBLEMS = {
 def _check(
     name: str, about: Iterable[str], bad: Sequence[str], good_text: str, bad_text: str, outcome: Outcome = "failed"
 ) -> Check:
-    """A check that is ok where nothing is ``bad``, and else names the first few."""
+    """A check that is ok if nothing is ``bad``, and otherwise names the first few."""
     if not bad:
         return Check(name, "ok", good_text, tuple(about))
     return Check(name, outcome, f"{bad_text}: {shown(bad)}", tuple(about))
+
+
+def _check_synthetic(builder: type[ClipBuilder], report: Report) -> Iterator[Check]:
+    """Say that a tree is synthetic, whatever its counts are."""
+    top = Path(report.data_dir)
+    if marked := next((folder for folder in (top, *top.parents) if (folder / SYNTHETIC_MARKER).is_file()), None):
+        outcome: Outcome = "failed" if builder.PUBLISHED else "warning"
+        text = f"these are synthetic faces, as {marked / SYNTHETIC_MARKER} says"
+        yield Check("real faces", outcome, text, tuple(report.configurations))
 
 
 def _check_counts(report: Report) -> Iterator[Check]:
@@ -384,14 +384,14 @@ def _check_counts(report: Report) -> Iterator[Check]:
 
 
 def _check_splits(name: str, listed: Listed) -> Check:
-    """No clip is listed twice, be it in one split or in two."""
+    """Find clips that are listed twice, in one split or in two."""
     seen = Counter(row["clip_id"] for rows in listed.values() for row in rows)
     twice = [clip_id for clip_id, times in seen.items() if times > 1]
     return _check("splits", [name], twice, "no clip is listed twice", f"{len(twice)} clips are listed twice")
 
 
 def _check_folds(listed: dict[str, Listed], known: Iterable[str]) -> Iterator[Check]:
-    """The test sides of a set's folds are disjoint and, where all folds are there, are together all of its clips."""
+    """Test sides of a set's folds must be disjoint and, if all folds are there, together be all of its clips."""
     series: dict[str, list[str]] = {}
     for name in known:
         if re.search(r"fold_\d+$", name):
@@ -431,14 +431,14 @@ def _check_duplicates(listed: dict[str, Listed], clips: dict[str, Clip]) -> Chec
     return _check("duplicates", listed, bad, good_text, bad_text, "warning")
 
 
-def _check_clips(clips: dict[str, Clip], about: Iterable[str]) -> Iterator[Check]:
-    """What every listed clip must be: there, whole, and with its frames in order."""
+def _check_clips(clips: dict[str, Clip], about: Iterable[str], still: bool) -> Iterator[Check]:
+    """Every listed clip must be there and whole, with its frames in order."""
     about = tuple(about)
     for name, (good, bad) in PROBLEMS.items():
         such = [clip.text or clip_id for clip_id, clip in clips.items() if clip.problem == name]
         numbers = f"{len(such)} of {len(clips)}"
         yield _check(name, about, such, f"all {len(clips)} clips {good}", f"{numbers} clips {bad}")
-    single = [clip_id for clip_id, clip in clips.items() if clip.num_frames == 1]
+    single = [clip_id for clip_id, clip in clips.items() if clip.num_frames == 1 and not still]
     odd = [f"{clip_id} {clip.odd}" for clip_id, clip in clips.items() if clip.odd]
     for name, such, good, bad in (
         ("motion", single, "no clip has one frame only", "clips have one frame only"),
@@ -453,7 +453,7 @@ def _check_num_frames(name: str, source: dict[str, Any], clips: dict[str, Clip])
     if wanted := source.get("num_frames"):
         bad = [f"{clip_id} {count}" for clip_id, count in counts.items() if count != wanted]
         good_text = f"all clips have {wanted} frames"
-        yield _check("frames per clip", [name], bad, good_text, f"{len(bad)} clips have not {wanted} frames")
+        yield _check("frames per clip", [name], bad, good_text, f"{len(bad)} clips do not have {wanted} frames")
     if (wanted := source.get("num_short_clips")) is not None:
         short = [f"{clip_id} {count}" for clip_id, count in counts.items() if count < SHORT]
         outcome: Outcome = "ok" if len(short) == wanted else "warning"
@@ -494,24 +494,26 @@ def verify(
         ValueError: unknown configurations or options.
     """
     builder = builder_class(name)
-    module, known = sys.modules[builder.__module__], {config.name: config for config in builder.BUILDER_CONFIGS}
+    known = {config.name: config for config in builder.BUILDER_CONFIGS}
     data_dir = os.path.abspath(Path(data_dir).expanduser())  # noqa: PTH100  # resolve() would follow links
-    names = list(configurations or module.PUBLISHED or known)
+    names = list(configurations or builder.PUBLISHED or known)
     configs = [_configured(known, each, data_dir, options) for each in names]
-    if not (configurations or module.PUBLISHED):
-        configs = _those_of_this_copy(module, configs)
+    if not (configurations or builder.PUBLISHED):
+        configs = _those_of_this_copy(configs)
         names = [config.name for config in configs]
     given = {option: options[option] for option in own_options(builder.BUILDER_CONFIG_CLASS) if option in options}
     report = Report(name, data_dir, names, given, deep)
     opened: list[Check] = []
-    listed = {config.name: rows for config in configs if (rows := _open(module, config, report, opened))}
+    listed = {config.name: rows for config in configs if (rows := _open(builder, config, report, opened))}
     paths = {row["clip_id"]: row["path"] for splits in listed.values() for rows in splits.values() for row in rows}
     paths = dict(sorted(paths.items()))
-    clips = dict(zip(paths, _look_at_all(list(paths.values()), module, deep, progress, num_workers), strict=True))
+    clips = dict(zip(paths, _look_at_all(list(paths.values()), deep, progress, num_workers), strict=True))
     _measure(report, clips)
-    checks = [*_check_counts(report), *opened]
+    checks = [*_check_synthetic(builder, report), *_check_counts(report), *opened]
     if listed:
-        checks += [*_check_folds(listed, known), *_check_clips(clips, listed), _check_duplicates(listed, clips)]
+        still = all(source.get("num_frames") == 1 for source in report.sources.values())
+        checks += [*_check_folds(listed, known), *_check_clips(clips, listed, still)]
+        checks.append(_check_duplicates(listed, clips))
     for each, splits in listed.items():
         members = {row["clip_id"] for rows in splits.values() for row in rows}
         own = {clip_id: clip for clip_id, clip in clips.items() if clip_id in members}
@@ -519,19 +521,12 @@ def verify(
     return replace(report, checks=_merged(checks))
 
 
-def config_class(name: str) -> type[datasets.BuilderConfig]:
+def config_class(name: str) -> type[ClipConfig]:
     """The class of a data set's configurations; KeyError for a name that is not in this folder."""
     return builder_class(name).BUILDER_CONFIG_CLASS
 
 
-def own_options(config: type[datasets.BuilderConfig]) -> dict[str, Any]:
-    """The options that a data set adds to every configuration's, such as ``frames``, with their types."""
-    base = {option.name for option in fields(datasets.BuilderConfig)}
-    types = get_type_hints(config)
-    return {option.name: types[option.name] for option in fields(config) if option.name not in base}
-
-
-def _configured(known: dict[str, Any], name: str, data_dir: str, options: dict[str, Any]) -> datasets.BuilderConfig:
+def _configured(known: dict[str, Any], name: str, data_dir: str, options: dict[str, Any]) -> ClipConfig:
     """A configuration with its options, checked."""
     if name not in known:
         raise ValueError(f"There is no configuration {name!r}, only {', '.join(known)}.")
@@ -543,48 +538,43 @@ def _configured(known: dict[str, Any], name: str, data_dir: str, options: dict[s
     return config
 
 
-def _those_of_this_copy(module: ModuleType, configs: list[Any]) -> list[Any]:
-    """The configurations whose source opens, or the first, whose report then says why it does not.
+def _those_of_this_copy(configs: list[ClipConfig]) -> list[ClipConfig]:
+    """The configurations whose source opens; if none does, the first, whose report then says why.
 
     A folder of one's own clips has either splits of its own or folds.
     """
     there = []
     for config in configs:
-        try:
-            module.open_source(config)
-        except (OSError, ValueError):
-            continue
-        there.append(config)
+        with suppress(OSError, ValueError):
+            config.open_source()
+            there.append(config)
     return there or configs[:1]
 
 
-def _open(module: ModuleType, config: Any, report: Report, checks: list[Check]) -> Listed | None:
-    """Read a configuration's lists and check them; None, with a failed check, where that cannot be done."""
+def _open(builder: type[ClipBuilder], config: ClipConfig, report: Report, checks: list[Check]) -> Listed | None:
+    """Read a configuration's lists and check them; None, with a failed check, if they cannot be read."""
     try:
-        source = module.open_source(config)
-        listed: Listed = module.listed_clips(config, source)
-        about, own = module.describe_source(config, source), module.check_source(config, source)
+        source = config.open_source()
+        listed, about, own = source.listed_clips(), source.describe(), source.check()
     except (OSError, ValueError) as error:
         checks.append(Check("source", "failed", str(error), (config.name,)))
         return None
     report.sources[config.name] = about
-    classes = about.get("classes", module.CLASS_NAMES)
+    classes = about.get("classes", builder.CLASS_NAMES)
     numbers = {split: Counter(row["label"] for row in rows) for split, rows in listed.items()}
     report.counts[config.name] = {
         split: {name: number[label] for label, name in enumerate(classes)} for split, number in numbers.items()
     }
-    if published := about.get("published", module.PUBLISHED.get(config.name)):
+    if published := about.get("published", builder.PUBLISHED.get(config.name)):
         report.published[config.name] = published
     checks.append(_check_splits(config.name, listed))
     checks.extend(Check(name, "ok" if passed else "failed", text, (config.name,)) for name, passed, text in own)
     return listed
 
 
-def _look_at_all(
-    paths: list[str | None], module: ModuleType, deep: bool, progress: bool, num_workers: int | None
-) -> list[Clip]:
+def _look_at_all(paths: list[str | None], deep: bool, progress: bool, num_workers: int | None) -> list[Clip]:
     """``look_at`` over all clips, in threads: they wait for the disk, and PyAV and Pillow decode side by side."""
-    look: Callable[[str | None], Clip] = partial(look_at, module=module, deep=deep)
+    look: Callable[[str | None], Clip] = partial(look_at, deep=deep)
     with ThreadPoolExecutor(num_workers or NUM_WORKERS) as pool:
         bar = tqdm(pool.map(look, paths), total=len(paths), desc="clips", unit="", disable=not progress)
         return list(bar)
@@ -601,7 +591,7 @@ def _measure(report: Report, clips: dict[str, Clip]) -> None:
 
 
 def _merged(checks: Iterable[Check]) -> list[Check]:
-    """Checks that say the same of several configurations as one, by name in the order in which they came up."""
+    """One check for those that say the same of several configurations; names in the order in which they came up."""
     merged: dict[tuple[str, Outcome, str], list[str]] = {}
     places = {name: place for place, name in enumerate(dict.fromkeys(check.name for check in checks))}
     for check in checks:

@@ -25,7 +25,7 @@ def tree(tmp_path: Path, monkeypatch) -> Path:
         }
         for fold, both in sides.items()
     }
-    monkeypatch.setattr(dfew, "PUBLISHED", published)
+    monkeypatch.setattr(dfew.DFEW, "PUBLISHED", published)
     monkeypatch.setattr(dfew, "NUM_SHORT_CLIPS", len(trees.IDS))
     return trees.write_dfew(tmp_path / "DFEW")
 

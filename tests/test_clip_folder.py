@@ -1,6 +1,5 @@
 """dataset_scripts/clip_folder.py: one's own clips in class-named folders, and what must not go wrong in silence."""
 
-import inspect
 import json
 import re
 import shutil
@@ -11,8 +10,7 @@ import datasets
 import pytest
 
 import dataset_scripts
-from dataset_scripts import clip_folder, dfew
-from helpers.classic import NEEDS_DATASETS3, load_classic
+from dataset_scripts import clip_folder
 from helpers.dfew_trees import video, write_frames
 
 CLASSES = ["bored", "keen", "tired"]
@@ -99,8 +97,8 @@ def test_class_missing_from_test_is_reported(split, load, caplog):
     shutil.rmtree(split / "Test" / "keen")
     assert load(split)["test"].features["label"].names == CLASSES
     assert re.search(r"test of .*split has no clip of keen", caplog.text)
-    config = clip_folder.ClipFolderConfig(name="default", data_dir=str(split))
-    ((_, passed, text),) = clip_folder.check_source(config, clip_folder.open_source(config))
+    source = clip_folder.ClipFolderConfig(name="default", data_dir=str(split)).open_source()
+    ((_, passed, text),) = source.check()
     assert not passed and text == "test has none of keen"
 
 
@@ -139,14 +137,6 @@ def test_folds_are_contiguous_blocks_of_each_class_in_natural_order(plain, load)
         4: ["bored/clip_11", "keen/clip_10", "tired/clip_9"],
         5: ["bored/clip_12", "keen/clip_11", "tired/clip_10"],
     }
-
-
-def test_fold_rule_is_dfews(plain):
-    source = clip_folder.open_source(clip_folder.ClipFolderConfig(name="fold_1", data_dir=str(plain)))
-    folds = clip_folder.folds_by_rule(source.clips)
-    order = dict(enumerate(CLIP_IDS))
-    by_dfew = dfew.folds_by_rule({number: CLASSES.index(clip_id.split("/")[0]) for number, clip_id in order.items()})
-    assert folds == {clip_id: by_dfew[number] for number, clip_id in order.items()}
 
 
 def test_rows_of_folders_of_frames(plain, load):
@@ -213,7 +203,7 @@ def test_own_splits_that_share_a_person_are_refused(split, load):
     [
         (r"(q\d+)", r"finds no person or film in the name of .*bored/p3_x"),
         (r"p\d+", r"has no group: put \( \) around"),
-        (r"(p", r"is no regular expression"),
+        (r"(p", r"is not a regular expression"),
         (r"(p)", r"groups= finds 1 \(p\): 5 folds need 5 or more"),
     ],
 )
@@ -228,8 +218,8 @@ def test_groups_that_cannot_be(people, load, groups, message):
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("bored/1.jpg", r"bored holds 1 files that are no videos \(1.jpg\)"),
-        ("bored/clip.gif", r"bored holds 1 files that are no videos \(clip.gif\)"),
+        ("bored/1.jpg", r"bored holds 1 files that are not videos \(1.jpg\)"),
+        ("bored/clip.gif", r"bored holds 1 files that are not videos \(clip.gif\)"),
         ("1.jpg", r"plain holds 1.jpg beside the class folders"),
         ("clip_1.mp4", r"plain holds clip_1.mp4 beside the class folders"),
         ("bored/clip_1.mp4", r"holds videos \(.*bored/clip_1.mp4\) and folders of frames \(.*tired/clip_10\)"),
@@ -296,36 +286,7 @@ def test_one_level_too_many(plain, load):
         load(plain, "fold_1")
 
 
-@pytest.mark.parametrize("content", [b"", b"no video at all"])
-def test_unreadable_video_is_named(split, load, content):
-    path = split / "train" / "keen" / "1.mp4"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=f"{path} is no readable video"):
-        load(split)
-
-
-def test_frames_whose_order_cannot_be_known(plain, load):
-    write_frames(plain / "keen" / "clip_6", ["cover.jpg"])
-    with pytest.raises(ValueError, match=r"clip_6/cover.jpg has no frame number"):
-        load(plain, "fold_1")
-
-
-@pytest.mark.parametrize("options", [{"missing": "keep"}])
-def test_options_outside_their_values(plain, load, options):
-    with pytest.raises(ValueError, match="is not one of"):
-        load(plain, "fold_1", **options)
-
-
 # --- As datasets loads it -------------------------------------------------------------------------------------------
-
-
-def test_slices_streaming_and_num_proc_give_the_same_rows(plain, load, tmp_path):
-    rows = {name: list(split) for name, split in load(plain, "fold_1").items()}
-    stream = load(plain, "fold_1", streaming=True)
-    assert {name: list(stream[name]) for name in stream} == rows
-    parallel = load(plain, "fold_1", num_proc=2, cache_dir=tmp_path / "two")
-    assert {name: list(parallel[name]) for name in parallel} == rows
-    assert list(load(plain, "fold_1", split="train[3:5]+test")) == rows["train"][3:5] + rows["test"]
 
 
 def test_cache_notices_clips_classes_and_frames_that_come_and_go(plain, load):
@@ -346,26 +307,9 @@ def test_cache_notices_clips_classes_and_frames_that_come_and_go(plain, load):
 
 
 def test_for_a_report(split):
-    config = clip_folder.ClipFolderConfig(name="default", data_dir=str(split))
-    source = clip_folder.open_source(config)
-    described = clip_folder.describe_source(config, source)
+    source = clip_folder.ClipFolderConfig(name="default", data_dir=str(split)).open_source()
+    described = source.describe()
     json.dumps(described)
     assert described["classes"] == CLASSES and str(split / "val" / "keen") in described["clips"]
-    assert all(passed for _, passed, _ in clip_folder.check_source(config, source))
-    assert clip_folder.PUBLISHED == {}
-
-
-def test_functions_that_dfew_has_too_are_the_same():
-    names = ("shown", "is_debris", "frame_number", "list_frames", "has_frames", "count_video_frames", "_is_frame")
-    for name in names:
-        assert inspect.getsource(getattr(clip_folder, name)) == inspect.getsource(getattr(dfew, name))
-
-
-@NEEDS_DATASETS3
-@pytest.mark.parametrize(("folder", "name", "gone"), [("plain", "fold_2", "keen/clip_9"), ("split", "default", "val")])
-def test_classic_loading_script_gives_the_same_rows(plain, split, load, tmp_path, folder, name, gone):
-    """The same file, on datasets 3, from a relative data_dir, noticing clips that go."""
-    for _ in range(2):
-        there = load_classic(clip_folder, folder, tmp_path, name)
-        assert there.splits == {side: list(rows) for side, rows in load(tmp_path / folder, name).items()}
-        shutil.rmtree(tmp_path / folder / gone, ignore_errors=True)
+    assert all(passed for _, passed, _ in source.check())
+    assert clip_folder.ClipFolder.PUBLISHED == {}

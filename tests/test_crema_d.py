@@ -2,38 +2,23 @@
 
 import json
 import logging
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import dataset_scripts
 from dataset_scripts import crema_d
+from dataset_scripts.clip_files import count_video_frames
 from helpers import dfew_trees
-from helpers.classic import NEEDS_DATASETS3, load_classic
+from helpers.acted_trees import flv, write_crema_d
 
 ACTORS = (1001, 1018, 1019, 1037, 1054, 1064, 1072, 1073, 1076, 1091)
 SENTENCES = ("IEO", "MTI", "TIE")
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:9269ed5eb171\nsize 414429\n"
-
-
-def flv(num_frames: int) -> bytes:
-    """A Flash video, as CREMA-D's are."""
-    return dfew_trees.video(num_frames, "flv", "flv", rate=30)
-
-
-def write_crema_d(root: Path, clip_ids: list[str]) -> Path:
-    """CREMA-D's repository: videos of 3 + actor % 4 frames, and what else lies in it."""
-    for folder in ("VideoFlash", "AudioWAV", "processedResults"):
-        (root / folder).mkdir(parents=True)
-    for clip_id in clip_ids:
-        (root / "VideoFlash" / f"{clip_id}.flv").write_bytes(flv(3 + int(clip_id[:4]) % 4))
-        (root / "AudioWAV" / f"{clip_id}.wav").write_bytes(b"RIFF")
-    (root / "SentenceFilenames.csv").write_text("Stimulus_Number,Filename\n")
-    return root
 
 
 @pytest.fixture
@@ -56,7 +41,7 @@ def load(tmp_path: Path) -> Callable:
 @pytest.fixture(scope="module")
 def whole() -> crema_d.Source:
     """What is found in a copy that lacks nothing."""
-    return crema_d.Source(Path("/C"), {clip_id: f"/C/{clip_id}.flv" for clip_id in crema_d.clip_ids()}, (), 0)
+    return crema_d.Source(config(), {clip_id: f"/C/{clip_id}.flv" for clip_id in crema_d.clip_ids()})
 
 
 def config(fold: int = 1, **options) -> crema_d.CremaDConfig:
@@ -101,7 +86,7 @@ def test_no_actor_is_in_both_train_and_test(tree, load, fold, actors):
 @pytest.mark.parametrize("fold", range(1, 6))
 def test_names_by_rule_give_the_published_counts(whole, fold):
     """The rule of the names against the counts of MAE-DFER's lists."""
-    clips = crema_d.listed_clips(config(fold), whole)
+    clips = replace(whole, config=config(fold)).listed_clips()
     test = [row["actor"] for row in clips["test"]]
     assert (len(clips["train"]), len(test)) == (7442 - crema_d.TEST_SIZES[fold], crema_d.TEST_SIZES[fold])
     assert len(set(test)) == (19 if fold == 5 else 18)
@@ -140,13 +125,7 @@ def test_flash_video_is_counted_without_trusting_its_header(tmp_path):
     """FLV's header states no number of frames, and a duration that may be wrong."""
     for num_frames in (1, 2, 75):
         (tmp_path / "clip.flv").write_bytes(flv(num_frames))
-        assert crema_d.count_video_frames(str(tmp_path / "clip.flv")) == num_frames
-
-
-def test_video_that_cannot_be_read_is_named(tree, load):
-    video(tree, "1001_IEO_ANG_HI").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"1001_IEO_ANG_HI.flv is no readable video"):
-        load(tree)
+        assert count_video_frames(str(tmp_path / "clip.flv")) == num_frames
 
 
 def convert(tree: Path, folder: Path) -> None:
@@ -177,7 +156,7 @@ def test_copies_of_one_size_are_used_once_and_others_refused(tree, load):
     splits = load(tree)
     assert splits.num_rows == clean
     assert Path(splits["train"][0]["video"]["path"]).parent == tree / "VideoFlash"
-    assert crema_d.open_source(crema_d.CremaDConfig(name="fold_1", data_dir=str(tree))).num_copies == 280
+    assert crema_d.CremaDConfig(name="fold_1", data_dir=str(tree)).open_source().num_copies == 280
     (nested / "1091_TIE_SAD_XX.flv").write_bytes(flv(50))
     with pytest.raises(ValueError, match=r"1091_TIE_SAD_XX lies in 2 places that differ"):
         load(tree)
@@ -282,100 +261,42 @@ def test_kind_that_is_not_there_says_what_is(faces, load):
         load(faces / "AudioWAV")
 
 
-# --- Trees and options that cannot be right -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("data_dir", [None, "no/such/folder"])
-def test_no_data_dir_says_how_to_get_crema_d(load, data_dir):
-    with pytest.raises(FileNotFoundError, match=r"(needs data_dir=|no folder .*no/such/folder).*Git LFS"):
-        load(data_dir)
-
-
-def test_tree_far_too_large_is_not_searched(tmp_path, monkeypatch, load):
-    monkeypatch.setattr(crema_d, "MAX_FOLDERS", 5)
-    for number in range(10):
-        (tmp_path / "home" / f"folder_{number}").mkdir(parents=True)
-    with pytest.raises(ValueError, match="over 5 folders"):
-        load(tmp_path / "home")
-
-
-@pytest.mark.parametrize("options", [{"frames": "full"}, {"bad_clips": "error"}, {"missing": "ignore"}])
-def test_options_outside_their_values(tree, load, options):
-    with pytest.raises(ValueError, match="is not one of"):
-        load(tree, **options)
-
-
-def test_fold_not_named_or_not_there(tree, load):
-    with pytest.raises(ValueError, match="name one of fold_1 … fold_5"):
-        load(tree, None)
-    with pytest.raises(ValueError, match="'fold_6' not found"):
-        load(tree, "fold_6")
-
-
 # --- Checks for the report ------------------------------------------------------------------------------------------
 
 
 def failed(source: crema_d.Source, **options) -> list[str]:
-    return [name for name, passed, _ in crema_d.check_source(config(**options), source) if not passed]
+    return [name for name, passed, _ in replace(source, config=config(**options)).check() if not passed]
 
 
 def test_checks_pass_on_a_whole_copy_and_fail_on_others(whole):
     def without(*clip_ids: str) -> crema_d.Source:
         clips = {clip_id: path for clip_id, path in whole.clips.items() if clip_id not in clip_ids}
-        return crema_d.Source(whole.root, clips, (), 0)
+        return replace(whole, clips=clips)
 
     assert failed(whole) == []
     assert failed(without("1001_DFA_ANG_XX")) == ["class totals", "fold sizes"]
     assert failed(without("1064_IEO_DIS_MD")) == ["class totals", "fold sizes", "bad clips"]
     assert failed(without("1064_IEO_DIS_MD"), bad_clips="skip") == [], "who skips bad clips need not have them"
     assert failed(without("1064_IEO_DIS_LO"), bad_clips="skip") == ["class totals", "fold sizes"]
-    assert failed(crema_d.Source(whole.root, whole.clips, ("1001_XYZ_ANG_XX",), 0)) == ["names"]
+    assert failed(replace(whole, strangers=("1001_XYZ_ANG_XX",))) == ["names"]
 
 
 @pytest.mark.parametrize("fold", range(1, 6))
 def test_counts_to_expect_leave_out_bad_clips_that_are_skipped(whole, fold):
     for bad_clips, num_clips in (("keep", 7442), ("skip", 7438)):
-        options = config(fold, bad_clips=bad_clips)
-        expected = crema_d.describe_source(options, whole)["published"]
-        listed = crema_d.listed_clips(options, whole)
+        source = replace(whole, config=config(fold, bad_clips=bad_clips))
+        expected = source.describe()["published"]
+        listed = source.listed_clips()
         assert sum(sum(counts.values()) for counts in expected.values()) == num_clips
         for side, rows in listed.items():
             assert Counter(crema_d.CLASS_NAMES[row["label"]] for row in rows) == expected[side]
 
 
 def test_description_is_json_and_names_folders_and_bad_clips(whole):
-    described = json.loads(json.dumps(crema_d.describe_source(config(), whole)))
+    described = json.loads(json.dumps(whole.describe()))
     assert described["clips"] == ["/C"]
     assert described["containers"] == {".flv": 7442}
     assert described["bad clips"].startswith("keep: 1064_IEO_DIS_MD")
 
 
 # --- As datasets.load_dataset ---------------------------------------------------------------------------------------
-
-
-def test_streaming_num_proc_and_slices_give_the_same_rows(tree, load, tmp_path):
-    rows = {side: list(split) for side, split in load(tree).items()}
-    stream = load(tree, streaming=True)
-    assert {side: list(stream[side]) for side in stream} == rows
-    two = load(tree, num_proc=2, cache_dir=tmp_path / "two")
-    assert {side: list(two[side]) for side in two} == rows
-    assert list(load(tree, split="train[3:5]+test[:2]")) == rows["train"][3:5] + rows["test"][:2]
-
-
-def test_cache_notices_clips_that_change(tree, load):
-    assert load(tree)["test"][0]["num_frames"] == 4
-    first = video(tree, "1001_IEO_ANG_HI")
-    first.write_bytes(flv(9))
-    os.utime(first, ns=(1, 1))
-    assert load(tree)["test"][0]["num_frames"] == 9
-    first.unlink()
-    with pytest.raises(FileNotFoundError, match="1001_IEO_ANG_HI"):
-        load(tree)
-
-
-@NEEDS_DATASETS3
-@pytest.mark.parametrize("options", [{}, {"frames": "faces", "clip_dir": "crops"}], ids=str)
-def test_classic_loading_script_gives_the_same_rows(faces, load, tmp_path, options):
-    options = {**options, "missing": "skip"}
-    here = {side: list(split) for side, split in load(faces, **options).items()}
-    assert load_classic(crema_d, faces, tmp_path, "fold_1", **options).splits == here

@@ -8,9 +8,8 @@ from pathlib import Path
 import datasets
 import pytest
 
-from dataset_scripts import configurations, dfew, folds, load_dataset, load_dataset_builder
+from dataset_scripts import clip_files, configurations, dfew, folds, load_dataset, load_dataset_builder
 from helpers import dfew_trees as trees
-from helpers.classic import NEEDS_DATASETS3, load_classic
 
 
 @pytest.fixture
@@ -62,8 +61,8 @@ def test_streaming_gives_the_same_rows(load):
 def test_streaming_reads_no_more_clips_than_are_asked_for(load, monkeypatch):
     rows = load(streaming=True, split="train")
     listed = []
-    list_frames = dfew.list_frames
-    monkeypatch.setattr(dfew, "list_frames", lambda folder: listed.append(folder) or list_frames(folder))
+    list_frames = clip_files.list_frames
+    monkeypatch.setattr(clip_files, "list_frames", lambda folder: listed.append(folder) or list_frames(folder))
     list(rows.take(2))
     assert 2 <= len(listed) <= 3
 
@@ -196,20 +195,6 @@ def test_force_redownload(load, tree):
 
 
 # --- As a loading script of datasets 3 ------------------------------------------------------------------------------
-
-
-@NEEDS_DATASETS3
-@pytest.mark.parametrize("options", [{}, {"frames": "16f", "votes": True}, {"frames": "original"}], ids=str)
-def test_classic_loading_script_gives_the_same_rows(tree, tmp_path, options):
-    """The same file, on datasets 3; from a relative data_dir, and noticing an edited list as well."""
-    trees.write_16f(tree / "Clip" / "clip_224x224_16f")
-    trees.write_originals(tree / "Clip" / "original")
-    path = next(tree.rglob("test*/set_2.csv"))
-    for _ in range(2):
-        there = load_classic(dfew, "DFEW", tmp_path, "fold_2", **options)
-        here = load_dataset("dfew", "fold_2", data_dir=tree, cache_dir=tmp_path / "cache", **options)
-        assert there.splits == {side: list(rows) for side, rows in here.items()}
-        path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")

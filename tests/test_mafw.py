@@ -14,7 +14,6 @@ from PIL import Image
 import dataset_scripts
 from dataset_scripts import mafw
 from helpers import mafw_trees as trees
-from helpers.classic import NEEDS_DATASETS3, load_classic
 from helpers.dfew_trees import fold_members, write_frames
 from helpers.mafw_trees import CLIPS, COMPOUND, FRAMES, LISTS, SINGLE, clip_name
 
@@ -37,9 +36,8 @@ def load(tmp_path: Path) -> Callable:
     return load
 
 
-def opened(root: Path, name: str = "fold_1", **options) -> tuple[mafw.MAFWConfig, mafw.Source]:
-    config = mafw.MAFWConfig(name=name, data_dir=str(root), **options)
-    return config, mafw.open_source(config)
+def opened(root: Path, name: str = "fold_1", **options) -> mafw.Source:
+    return mafw.MAFWConfig(name=name, data_dir=str(root), **options).open_source()
 
 
 def rows_of(splits: datasets.DatasetDict) -> dict[str, list[dict]]:
@@ -63,7 +61,7 @@ def edit(path: Path, change: Callable[[str], str], encoding: str = "utf-8") -> N
 
 
 def check(tree: Path, check_name: str, name: str = "fold_1", **options) -> tuple[bool, str]:
-    return {key: (passed, text) for key, passed, text in mafw.check_source(*opened(tree, name, **options))}[check_name]
+    return {key: (passed, text) for key, passed, text in opened(tree, name, **options).check()}[check_name]
 
 
 # --- Rows -----------------------------------------------------------------------------------------------------------
@@ -328,14 +326,6 @@ def test_no_data_dir_or_none_of_mafw(tmp_path, load):
         load(tmp_path / "empty")
 
 
-def test_tree_far_too_large_is_not_searched(tmp_path, monkeypatch, load):
-    monkeypatch.setattr(mafw, "MAX_FOLDERS", 5)
-    for number in range(10):
-        (tmp_path / f"folder_{number}").mkdir()
-    with pytest.raises(ValueError, match="over 5 folders"):
-        load(tmp_path)
-
-
 # --- Clips and lists that do not fit --------------------------------------------------------------------------------
 
 
@@ -359,19 +349,6 @@ def test_no_listed_clip_at_all_is_an_error_even_when_skipping(tree, load):
         load(tree, missing="skip")
 
 
-@pytest.mark.parametrize("options", [{"frames": "full"}, {"missing": "ignore"}])
-def test_options_outside_their_values(tree, load, options):
-    with pytest.raises(ValueError, match="is not one of"):
-        load(tree, **options)
-
-
-def test_unknown_configuration(tree, load):
-    with pytest.raises(ValueError, match="name one of fold_1 … fold_5 or compound_fold_1"):
-        load(tree, None)
-    with pytest.raises(ValueError, match="'single_fold_1' not found"):
-        load(tree, "single_fold_1")
-
-
 # --- Face frames or whole pictures ----------------------------------------------------------------------------------
 
 
@@ -393,8 +370,8 @@ def test_frames_of_the_videos_are_not_taken_for_face_frames_in_silence(tree, loa
 
 def test_videos_are_described_as_whole_pictures(tree):
     trees.write_videos(tree / CLIPS, SINGLE)
-    assert "papers use the face frames" in mafw.describe_source(*opened(tree, frames="video"))["pictures"]
-    assert [name for name, _, _ in mafw.check_source(*opened(tree, frames="video"))] == ["fold rule", "captions"]
+    assert "papers use the face frames" in opened(tree, frames="video").describe()["pictures"]
+    assert [name for name, _, _ in opened(tree, frames="video").check()] == ["fold rule", "captions"]
 
 
 def test_broken_pictures_are_no_matter_of_shape(tree):
@@ -411,7 +388,7 @@ def test_broken_pictures_are_no_matter_of_shape(tree):
 def test_rule_on_the_class_counts_gives_the_published_fold_sizes():
     """The sizes are those of the published lists, counted there and not by the rule."""
     sizes = {
-        name: tuple(sum(counts.values()) for counts in splits.values()) for name, splits in mafw.PUBLISHED.items()
+        name: tuple(sum(counts.values()) for counts in splits.values()) for name, splits in mafw.MAFW.PUBLISHED.items()
     }
     published = ((7333, 1839), (7335, 1837), (7339, 1833), (7340, 1832), (7341, 1831))
     assert sizes == {f"fold_{fold}": size for fold, size in enumerate(published, start=1)}
@@ -447,36 +424,28 @@ def test_lists_with_captions_that_contradict_the_others_are_told(tree):
     assert not passed
     assert re.fullmatch(r"61 of 62 clips have the side and label that no_caption gives them, not \d{5}", text)
     shutil.rmtree(tree / CAPTIONED)
-    assert [name for name, _, _ in mafw.check_source(*opened(tree))] == ["fold rule", "face frames"]
+    assert [name for name, _, _ in opened(tree).check()] == ["fold rule", "face frames"]
 
 
 def test_clips_that_are_not_on_disk_are_listed_all_the_same(tree):
     shutil.rmtree(tree / FRAMES / "00025")
-    listed = mafw.listed_clips(*opened(tree))
+    listed = opened(tree).listed_clips()
     assert [row["clip_id"] for rows in listed.values() for row in rows if row["path"] is None] == ["00025"]
 
 
 def test_description_says_what_is_read(tree):
-    description = json.loads(json.dumps(mafw.describe_source(*opened(tree, "compound_fold_2"))))
+    description = json.loads(json.dumps(opened(tree, "compound_fold_2").describe()))
     assert description == {
         "frames": "faces",
         "pictures": "face frames",
         "clips": [str(tree / FRAMES)],
         "lists": [str(tree / LISTS / "compound/no_caption/set_2" / f"{side}.txt") for side in ("train", "test")],
-        "classes": list(mafw.class_names(opened(tree, "compound_fold_1")[1])),
+        "classes": list(opened(tree, "compound_fold_1").class_names()),
     }
-    assert mafw.describe_source(*opened(tree))["classes"] == trees.CLASS_NAMES
+    assert opened(tree).describe()["classes"] == trees.CLASS_NAMES
 
 
 # --- As a data set --------------------------------------------------------------------------------------------------
-
-
-def test_streaming_num_proc_and_slices_give_the_same_rows(tree, load, tmp_path):
-    rows = rows_of(load(tree, captions=True))
-    stream = load(tree, captions=True, streaming=True)
-    assert rows_of(stream) == rows_of(stream) == rows
-    assert rows_of(load(tree, captions=True, num_proc=2, cache_dir=tmp_path / "two")) == rows
-    assert list(load(tree, captions=True, split="train[:10]+test[3:5]")) == rows["train"][:10] + rows["test"][3:5]
 
 
 def test_cache_notices_changes_and_nothing_else(tree, load):
@@ -505,14 +474,3 @@ def test_compound_cache_notices_a_change_in_another_fold(tree, load):
     path = tree / LISTS / "compound" / "no_caption" / "set_5" / "test.txt"
     edit(path, lambda text: f"{text}20099.mp4 fear_sadness\r\n")
     assert len(load(tree, "compound_fold_1")["test"].features["label"].names) == 16
-
-
-@NEEDS_DATASETS3
-@pytest.mark.parametrize(
-    ("name", "options"), [("fold_2", {"captions": True}), ("compound_fold_1", {"frames": "video"})]
-)
-def test_classic_loading_script_gives_the_same_rows(tree, load, tmp_path, name, options):
-    trees.write_videos(tree / CLIPS, COMPOUND)
-    here = load(tree, name, **options)
-    there = load_classic(mafw, "MAFW", tmp_path, name, **options)
-    assert there == (rows_of(here), here["test"].features["label"].names)

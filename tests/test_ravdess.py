@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -14,19 +13,10 @@ import pytest
 import dataset_scripts
 from dataset_scripts import ravdess
 from helpers import dfew_trees
-from helpers.classic import NEEDS_DATASETS3, load_classic
+from helpers.acted_trees import write_ravdess
 from modeling_stt.training.protocol import split_validation
 
 ACTORS = (1, 2, 4, 5, 12, 18, 24)
-
-
-def write_ravdess(root: Path, names: list[str], archive: str = "") -> Path:
-    """Clips in ``Actor_12``, below ``archive`` as the zips unpack; videos of 3 + emotion % 4 frames."""
-    for name in names:
-        folder = root / archive.format(name[-2:]) / f"Actor_{name[-2:]}"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{name}.mp4").write_bytes(dfew_trees.video(3 + int(name[6:8]) % 4))
-    return root
 
 
 @pytest.fixture
@@ -46,14 +36,11 @@ def load(tmp_path: Path) -> Callable:
     return load
 
 
-def source_of(names: list[str], *strangers: str) -> ravdess.Source:
-    """What is found in a copy that holds these clips."""
+def source_of(names: list[str], *strangers: str, fold: int = 1, **options) -> ravdess.Source:
+    """The source of a copy that holds these clips."""
     clips = {name: f"/R/Actor_{name[-2:]}/{name}.mp4" for name in names}
-    return ravdess.Source(Path("/R"), clips, strangers, 0)
-
-
-def config(fold: int = 1, **options) -> ravdess.RavdessConfig:
-    return ravdess.RavdessConfig(name=f"fold_{fold}", data_dir="/R", **options)
+    config = ravdess.RavdessConfig(name=f"fold_{fold}", data_dir="/R", **options)
+    return ravdess.Source(config, clips, strangers)
 
 
 def sizes(splits: datasets.DatasetDict) -> tuple[int, int]:
@@ -101,7 +88,7 @@ def test_no_actor_is_in_both_train_and_test(tree, load, fold, actors):
 @pytest.mark.parametrize("fold", range(1, 7))
 def test_names_by_rule_give_the_published_counts(fold, modality):
     """Against the counts of MAE-DFER's lists: 1,440 clips, 96 neutral and 192 of each other, 1,200 and 240."""
-    clips = ravdess.listed_clips(config(fold, modality=modality), source_of([]))
+    clips = source_of([], fold=fold, modality=modality).listed_clips()
     assert {side: len(rows) for side, rows in clips.items()} == {"train": 1200, "test": 240}
     assert sorted({row["actor"] for row in clips["test"]}) == list(range(4 * fold - 3, 4 * fold + 1))
     for side, rows in clips.items():
@@ -120,7 +107,7 @@ def test_song_has_six_classes_and_no_actor_18():
 
 def test_validation_cut_by_id_holds_out_whole_actors():
     """Trap: names sort by emotion and statement first, so a block of names has every face of the training set."""
-    train = ravdess.listed_clips(config(), source_of([]))["train"]
+    train = source_of([]).listed_clips()["train"]
     kept, cut = split_validation([row["clip_id"] for row in train], [row["label"] for row in train], 0.1)
     assert {train[i]["actor"] for i in cut} == {23, 24}
     assert {train[i]["actor"] for i in kept} == set(range(5, 23))
@@ -180,7 +167,7 @@ def test_copies_of_one_size_are_used_once_and_others_refused(tree, load):
     splits = load(tree)
     assert sizes(splits) == clean
     assert splits["test"][0]["video"]["path"].startswith(str(tree / "Actor_01"))
-    assert ravdess.open_source(ravdess.RavdessConfig(name="fold_1", data_dir=str(tree))).num_copies == sum(clean)
+    assert ravdess.RavdessConfig(name="fold_1", data_dir=str(tree)).open_source().num_copies == sum(clean)
     (nested / "Actor_24" / "02-01-08-02-02-02-24.mp4").write_bytes(dfew_trees.video(50))
     with pytest.raises(ValueError, match=r"02-01-08-02-02-02-24 lies in 2 places that differ: .*Actor_24.*clip_dir="):
         load(tree)
@@ -217,12 +204,6 @@ def test_missing_clips_are_named_or_skipped(tree, load, caplog):
         shutil.rmtree(tree / f"Actor_{actor}")
     with pytest.raises(FileNotFoundError, match="Of the 90 test clips of fold_1, 90 are not on disk"):
         load(tree, missing="skip")
-
-
-def test_video_that_cannot_be_read_is_named(tree, load):
-    (tree / "Actor_01" / "02-01-01-01-01-02-01.mp4").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"02-01-01-01-01-02-01.mp4 is no readable video"):
-        load(tree)
 
 
 # --- Faces ----------------------------------------------------------------------------------------------------------
@@ -268,49 +249,22 @@ def test_kind_that_is_not_there_says_what_is(faces, load):
 # --- Trees and options that cannot be right -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("data_dir", [None, "no/such/folder"])
-def test_no_data_dir_says_how_to_get_ravdess(load, data_dir):
-    with pytest.raises(FileNotFoundError, match=r"(needs data_dir=|no folder .*no/such/folder).*zenodo"):
-        load(data_dir)
-
-
 def test_empty_tree(tmp_path, load):
     with pytest.raises(FileNotFoundError, match=r"No clips named 02-01-.*unzip Video_Speech_Actor_01.zip"):
         load(tmp_path)
 
 
-def test_tree_far_too_large_is_not_searched(tmp_path, monkeypatch, load):
-    monkeypatch.setattr(ravdess, "MAX_FOLDERS", 5)
-    for number in range(10):
-        (tmp_path / "home" / f"folder_{number}").mkdir(parents=True)
-    with pytest.raises(ValueError, match="over 5 folders"):
-        load(tmp_path / "home")
-
-
-@pytest.mark.parametrize("options", [{"frames": "full"}, {"modality": "02"}, {"channel": "both"}, {"missing": "no"}])
-def test_options_outside_their_values(tree, load, options):
-    with pytest.raises(ValueError, match="is not one of"):
-        load(tree, **options)
-
-
-def test_fold_not_named_or_not_there(tree, load):
-    with pytest.raises(ValueError, match="name one of fold_1 … fold_6"):
-        load(tree, None)
-    with pytest.raises(ValueError, match="'fold_7' not found"):
-        load(tree, "fold_7")
-
-
 # --- Checks for the report ------------------------------------------------------------------------------------------
 
 
-def failed(source: ravdess.Source, **options) -> list[str]:
-    return [name for name, passed, _ in ravdess.check_source(config(**options), source) if not passed]
+def failed(source: ravdess.Source) -> list[str]:
+    return [name for name, passed, _ in source.check() if not passed]
 
 
 def test_checks_pass_on_a_whole_copy_and_fail_on_others():
     names = ravdess.clip_names("video", "speech")
     assert failed(source_of(names)) == []
-    assert failed(source_of(ravdess.clip_names("video", "song")), channel="song") == []
+    assert failed(source_of(ravdess.clip_names("video", "song"), channel="song")) == []
     assert failed(source_of(names[1:])) == ["clips of each actor"]
     assert failed(source_of(names, "02-01-09-01-01-02-01")) == ["names"]
     swapped = source_of(names)
@@ -320,37 +274,9 @@ def test_checks_pass_on_a_whole_copy_and_fail_on_others():
 
 def test_description_is_json_and_names_folders_and_options():
     source = source_of(ravdess.clip_names("video", "speech"))
-    described = json.loads(json.dumps(ravdess.describe_source(config(), source)))
+    described = json.loads(json.dumps(source.describe()))
     assert described["clips"] == [f"/R/Actor_{actor:02d}" for actor in range(1, 25)]
     assert (described["modality"], described["channel"]) == ("video", "speech")
 
 
 # --- As datasets.load_dataset ---------------------------------------------------------------------------------------
-
-
-def test_streaming_num_proc_and_slices_give_the_same_rows(tree, load, tmp_path):
-    rows = {side: list(split) for side, split in load(tree).items()}
-    stream = load(tree, streaming=True)
-    assert {side: list(stream[side]) for side in stream} == rows
-    two = load(tree, num_proc=2, cache_dir=tmp_path / "two")
-    assert {side: list(two[side]) for side in two} == rows
-    assert list(load(tree, split="train[3:5]+test[:2]")) == rows["train"][3:5] + rows["test"][:2]
-
-
-def test_cache_notices_clips_that_change(tree, load):
-    assert load(tree)["test"][0]["num_frames"] == 4
-    first = tree / "Actor_01" / "02-01-01-01-01-02-01.mp4"
-    first.write_bytes(dfew_trees.video(9))
-    os.utime(first, ns=(1, 1))
-    assert load(tree)["test"][0]["num_frames"] == 9
-    first.unlink()
-    with pytest.raises(FileNotFoundError, match="02-01-01-01-01-02-01"):
-        load(tree)
-
-
-@NEEDS_DATASETS3
-@pytest.mark.parametrize("options", [{}, {"frames": "faces", "clip_dir": "crops"}], ids=str)
-def test_classic_loading_script_gives_the_same_rows(faces, load, tmp_path, options):
-    options = {**options, "missing": "skip"}
-    here = {side: list(split) for side, split in load(faces, **options).items()}
-    assert load_classic(ravdess, faces, tmp_path, "fold_1", **options).splits == here
