@@ -1,17 +1,22 @@
 """Faces followed over time: who in this frame is who in the last one."""
 
 import math
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from .faces import Face, FaceDetector, place_between
+from .detection import INSTALL, Searched
+from .faces import Face, place_between
 from .video import TimedFrame
+
+try:
+    from scipy.optimize import linear_sum_assignment
+except ImportError as error:
+    raise ImportError(f"Following faces needs scipy: {INSTALL}") from error
 
 # A new shot is one whose thumbnail has changed by more than `CUT_CHANGE` of its contrast, and whose edges agree by
 # less than `CUT_EDGES` (their correlation), so that a flash or a fade is none. Measured in 13 real videos at 24 to
@@ -145,66 +150,45 @@ class FaceTracker:
         return distance / reach + unlike
 
 
-def follow_faces(
-    frames: Iterable[TimedFrame], detector: FaceDetector, tracker: FaceTracker, detect_fps: float | None = None
-) -> Iterator[tuple[TimedFrame, dict[int, Face], list[int]]]:
-    """Find the faces of frames and follow them.
+class Followed(NamedTuple):
+    """A frame of a video with the faces in it by track.
 
-    Args:
-        frames: In time order.
-        detector: What finds faces.
-        tracker: What follows them.
-        detect_fps: Look for faces in so many frames a second only. In the frames between, a face that was seen before
-            and after is taken to be on the straight line. None to look in every frame.
+    Attributes:
+        frame: The frame.
+        faces: Its faces by id of their track.
+        ended: Ids of the tracks that ended with it.
+        left_out: Faces of the frame beyond those that are followed.
+    """
+
+    frame: TimedFrame
+    faces: dict[int, Face]
+    ended: Sequence[int] = ()
+    left_out: int = 0
+
+
+def follow_faces(searched: Iterable[Searched], tracker: FaceTracker) -> Iterator[Followed]:
+    """Follow the faces that `find_faces` gives from frame to frame.
+
+    In frames that were not searched, a face that was seen before and after is taken to be on the straight line.
 
     Yields:
-        Each frame, the faces in it by track, and the tracks that ended with it.
+        Each frame with its faces by track.
     """
-    last: TimedFrame | None = None  # that was looked at
+    last: TimedFrame | None = None  # that was searched
     before: dict[int, Face] = {}
     between: list[TimedFrame] = []
-    for frame, found in _search(frames, detector, detect_fps):
+    for frame, found, left_out in searched:
         if found is None:
             between.append(frame)
             continue
         faces = dict(tracker.update(frame.time_s, frame.image, found))
         for each in between:
             share = (each.time_s - last.time_s) / (frame.time_s - last.time_s)  # type: ignore[union-attr]
-            yield each, {id: place_between(before[id], faces[id], share) for id in faces if id in before}, []
-        yield frame, faces, list(tracker.ended)
+            yield Followed(each, {id: place_between(before[id], faces[id], share) for id in faces if id in before})
+        yield Followed(frame, faces, list(tracker.ended), left_out)
         last, before, between = frame, faces, []
     for each in between:  # where their faces went is not known
-        yield each, {}, []
-
-
-def _search(
-    frames: Iterable[TimedFrame], detector: FaceDetector, detect_fps: float | None
-) -> Iterator[tuple[TimedFrame, list[Face] | None]]:
-    """Each frame with its faces, None where they were not looked for; several frames are searched at the same time."""
-    period_s = 0.9 / detect_fps if detect_fps else 0.0  # 0.9, for times may be rounded
-    num_threads = getattr(detector, "frames_at_once", 1)
-    last_s = -math.inf
-    waiting: deque[tuple[TimedFrame, Future[list[list[Face]]] | None]] = deque()
-
-    def take() -> tuple[TimedFrame, list[Face] | None]:
-        frame, search = waiting.popleft()
-        return frame, None if search is None else search.result()[0]
-
-    error: ValueError | None = None
-    with ThreadPoolExecutor(num_threads, thread_name_prefix="face detection") as pool:
-        try:
-            for frame in frames:
-                is_searched = frame.time_s >= last_s + period_s
-                last_s = frame.time_s if is_searched else last_s
-                waiting.append((frame, pool.submit(detector.detect, [frame.image]) if is_searched else None))
-                while len(waiting) >= num_threads:
-                    yield take()
-        except ValueError as raised:  # a video's end that should not be one: told after the frames before it
-            error = raised
-        while waiting:
-            yield take()
-    if error is not None:
-        raise error
+        yield Followed(each, {})
 
 
 def assign(cost: np.ndarray, alone: float) -> list[tuple[int, int]]:
@@ -215,46 +199,15 @@ def assign(cost: np.ndarray, alone: float) -> list[tuple[int, int]]:
         alone: Cost of a row that gets no column.
 
     Returns:
-        Row and column of each pair, in the order of rows. Exact, by the cheapest augmenting chain for row after row
-        (the Hungarian method with prices), in some `N² · (N + M)` steps.
+        Row and column of each pair, in the order of rows.
     """
     num_rows, num_columns = cost.shape
     # Each row has a column of its own to stay alone with, which is always cheaper than what must not be.
     padded = np.full((num_rows, num_columns + num_rows), 2 * alone)
     padded[:, :num_columns] = np.minimum(cost, 2 * alone)
     padded[np.arange(num_rows), num_columns + np.arange(num_rows)] = alone
-    row_price, column_price = np.zeros(num_rows), np.zeros(num_columns + num_rows)
-    owner = np.full(num_columns + num_rows, -1)
-    for row in range(num_rows):
-        _augment(row, padded, row_price, column_price, owner)
-    return sorted((int(owner[column]), column) for column in range(num_columns) if owner[column] >= 0)
-
-
-def _augment(start: int, cost: np.ndarray, row_price: np.ndarray, column_price: np.ndarray, owner: np.ndarray) -> None:
-    """Give the row `start` a column, moving other rows along the cheapest chain; changes prices and owners."""
-    length = np.full(len(owner), np.inf)  # of the shortest chain that frees each column
-    came_from = np.full(len(owner), -1)  # the row before the column in that chain
-    reached = np.zeros(len(owner), bool)
-    row, so_far = start, 0.0
-    while row >= 0:
-        onward = so_far + cost[row] - row_price[row] - column_price
-        shorter = ~reached & (onward < length)
-        length[shorter], came_from[shorter] = onward[shorter], row
-        column = int(np.where(reached, np.inf, length).argmin())
-        so_far, row = length[column], owner[column]
-        reached[column] = True
-    saved = so_far - length[reached]
-    column_price[reached] -= saved
-    row_price[start] += so_far
-    passed = reached & (owner >= 0)
-    row_price[owner[passed]] += so_far - length[passed]
-    while True:
-        row = came_from[column]
-        given_up = np.flatnonzero(owner == row)
-        owner[column] = row
-        if row == start:
-            return
-        column = int(given_up[0])
+    pairs = zip(*linear_sum_assignment(padded), strict=True)
+    return [(int(row), int(column)) for row, column in pairs if column < num_columns]
 
 
 def _thumbnail(frame: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Frames with their times, one after the other and in constant memory: of files, cameras, streams and iterators."""
 
+import logging
 import signal
 import threading
 from collections import defaultdict, deque
@@ -27,6 +28,8 @@ CLOCK_RESTART_S = 1.0
 
 
 Item = TypeVar("Item")
+
+logger = logging.getLogger(__name__)
 
 
 class TimedFrame(NamedTuple):
@@ -85,8 +88,73 @@ def read_frames(source: Source, live: bool | None = None) -> Iterator[TimedFrame
     return drop_late(frames) if (is_live(name) if live is None else live) else frames
 
 
+class Footage:
+    """The frames of a video, up to its end, its damage or a stop; what went wrong is raised by `finish`.
+
+    So the stages that take frames from it end as they do at any end, and give all that was seen first.
+
+    Args:
+        source: See `read_frames`, as for `live`.
+        stop: Once it is set, the frame at hand is the last.
+        ahead: Frames that are read ahead, in a thread; not of live sources, which have a thread anyway.
+        min_step_s: Least seconds from one frame to the next. Frames that come sooner are passed over and counted in
+            the next one's `dropped`.
+
+    Attributes:
+        num_frames: Frames given so far.
+        num_dropped: Frames missing between them.
+    """
+
+    def __init__(
+        self,
+        source: "Source",
+        live: bool | None = None,
+        stop: threading.Event | None = None,
+        ahead: int = 0,
+        min_step_s: float = 0.0,
+    ) -> None:
+        live = is_live(source) if live is None else live
+        self.frames = read_frames(source, live)
+        if ahead and not live:
+            self.frames = in_thread(self.frames, ahead)
+        self.stop = threading.Event() if stop is None else stop
+        self.min_step_s = min_step_s
+        self.num_frames = self.num_dropped = 0
+        self.damage: DamagedVideoError | None = None
+
+    def __iter__(self) -> Iterator[TimedFrame]:
+        last_s, passed_over = -np.inf, 0
+        try:
+            for frame in self.frames:
+                if frame.time_s < last_s + self.min_step_s:
+                    passed_over += 1 + frame.dropped
+                    continue
+                frame = frame._replace(dropped=frame.dropped + passed_over)
+                last_s, passed_over = frame.time_s, 0
+                self.num_frames, self.num_dropped = self.num_frames + 1, self.num_dropped + frame.dropped
+                yield frame
+                if self.stop.is_set():
+                    return
+        except DamagedVideoError as error:
+            self.damage = error
+
+    def finish(self, name: str) -> None:
+        """Report what is missing from the frames, once all that was seen has been used.
+
+        Raises:
+            DamagedVideoError: If the video ended otherwise than it should have.
+        """
+        if self.num_dropped:
+            logger.warning(
+                "%s: %d of %d frames dropped: damaged ones, and those that came faster than they could be used.",
+                *(name, self.num_dropped, self.num_frames + self.num_dropped),
+            )
+        if self.damage is not None:
+            raise self.damage
+
+
 def is_live(source: Any) -> bool:
-    """Whether this is the address of a camera or of a live stream."""
+    """Return whether this is the address of a camera or of a live stream."""
     return isinstance(source, str) and (source.startswith(CAMERAS) or _scheme(source) in LIVE_SCHEMES)
 
 

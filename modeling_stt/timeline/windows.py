@@ -1,26 +1,23 @@
-"""Windows: clips of one face cut from a longer video by seconds, and their scores.
-
-Windows overlap, and so do the frames that the one sampling rule picks of them. What the backbone makes of a face in a
-frame is kept with that face and computed once, however many windows look at it.
-"""
+"""Windows: clips of one face, cut from a longer video by seconds."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
+from statistics import median
 
 import numpy as np
 import torch
 
-from ..modeling_stt import STTForVideoClassification
-from ..video_processing_stt import STTVideoProcessor, sample_frame_indices
+from .faces import FaceCrop
+from .tracks import Followed
 from .video import TimedFrame
 
 # Times are compared to the microsecond: a container's ticks don't add up exactly in binary seconds.
 TICK_S = 1e-6
 
-# Faces that go through the backbone at once, to bound its memory.
-BACKBONE_BATCH = 64
+# Frames of a window that are kept; of a faster video, some are passed over.
+MAX_FRAMES = 1024
 
 
 @dataclass(eq=False)
@@ -31,18 +28,20 @@ class Sighting:
         time_s: The frame's time.
         box: Left, top, right, bottom in pixels of the frame.
         crop: The face's picture `(S, S, 3)` uint8 RGB; None for a face too small to be looked at.
-        feature_map: What the backbone makes of the crop, `(C, h, w)`, once it was asked.
+        frame_size: Width and height of the frame in pixels.
+        memo: What the scorer computed of the crop, kept for the other windows that look at it.
     """
 
     time_s: float
     box: tuple[float, float, float, float]
     crop: np.ndarray | None
-    feature_map: torch.Tensor | None = None
+    frame_size: tuple[int, int] = (1, 1)
+    memo: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of a video as far as one track is concerned, or nobody.
+    """A stretch of a video with what is seen of one track, or of nobody.
 
     Args:
         start_s: When it begins, on the clock of the video.
@@ -51,6 +50,7 @@ class Window:
         sightings: The track's face in the window's frames, in time order.
         num_frames: Frames of the window, with the face or without.
         dropped: Frames that are missing from it, see `TimedFrame.dropped`.
+        left_out: Most faces of one frame that were not followed, because there were more than are.
     """
 
     start_s: float
@@ -59,11 +59,23 @@ class Window:
     sightings: list[Sighting] = field(default_factory=list)
     num_frames: int = 0
     dropped: int = 0
+    left_out: int = 0
 
     @property
     def face_share(self) -> float:
         """Share of the window's frames that have the track's face, in [0, 1]."""
         return len(self.sightings) / self.num_frames if self.num_frames else 0.0
+
+    @property
+    def box(self) -> tuple[float, float, float, float] | None:
+        """Median of the face's boxes in pixels of its last frame, from which others may differ in size."""
+        if not self.sightings:
+            return None
+        width, height = self.sightings[-1].frame_size
+        scaled = [
+            np.multiply(s.box, np.tile([width / s.frame_size[0], height / s.frame_size[1]], 2)) for s in self.sightings
+        ]
+        return tuple(round(float(median(edge)), 1) for edge in zip(*scaled, strict=True))  # type: ignore[return-value]
 
 
 @dataclass
@@ -95,15 +107,17 @@ class WindowCutter:
                 "of the video would be in no window."
             )
         self.length_s, self.stride_s = length_s, stride_s
-        self._frames: deque[tuple[float, int]] = deque()
+        self._frames: deque[tuple[float, int, int]] = deque()  # time, frames dropped, faces left out
         self._tracks: dict[int, _Track] = {}
         self._first_s: float | None = None
         self._index = 0
         self._last = TimedFrame(0.0, np.empty(0))
         self._last_step_s = 0.0
 
-    def add(self, frame: TimedFrame, sightings: Mapping[int, Sighting], ended: Sequence[int] = ()) -> list[Window]:
-        """Take a frame's faces by track id, and the ids of tracks that ended with it.
+    def add(
+        self, frame: TimedFrame, sightings: Mapping[int, Sighting], ended: Sequence[int] = (), left_out: int = 0
+    ) -> list[Window]:
+        """Take a frame's faces by track id, the ids of tracks that ended with it, and the number of faces left out.
 
         Returns:
             The windows that end before this frame, in the order of their time and track.
@@ -114,7 +128,7 @@ class WindowCutter:
             self._last_step_s = frame.time_s - self._last.time_s
         windows = list(self._close_before(frame.time_s))
         self._last = frame._replace(image=self._last.image)  # the picture need not be kept
-        self._frames.append((frame.time_s, frame.dropped))
+        self._frames.append((frame.time_s, frame.dropped, left_out))
         for track in self._tracks.keys() & set(ended):
             self._tracks[track].has_ended = True
         for track, sighting in sightings.items():
@@ -122,7 +136,7 @@ class WindowCutter:
         return windows
 
     def finish(self) -> list[Window]:
-        """The windows that the video's end closes; the last one ends with the video."""
+        """Return the windows that the video's end closes; the last one ends with the video."""
         if self._first_s is None:
             return []
         end_s = self._last.time_s + (self._last.duration_s or self._last_step_s)
@@ -149,17 +163,18 @@ class WindowCutter:
 
     def _cut(self, end_s: float, is_last: bool = False) -> Iterator[Window]:
         start_s = self._start_s
-        dropped = [count for time_s, count in self._frames if time_s <= end_s + TICK_S]
+        frames = [each for each in self._frames if each[0] <= end_s + TICK_S]
+        counts = len(frames), sum(dropped for _, dropped, _ in frames), max((out for *_, out in frames), default=0)
         # A track that begins with the last frame begins with the next window. One without a sighting is lost for now.
         tracks = {
             id: [sighting for sighting in track.sightings if sighting.time_s <= end_s + TICK_S]
             for id, track in sorted(self._tracks.items())
-            if dropped and (is_last or track.first_s < end_s - TICK_S)
+            if frames and (is_last or track.first_s < end_s - TICK_S)
         }
         for id, sightings in tracks.items():
-            yield Window(start_s, end_s, id, sightings, len(dropped), sum(dropped))
+            yield Window(start_s, end_s, id, sightings, *counts)
         if not tracks:
-            yield Window(start_s, end_s, None, [], len(dropped), sum(dropped))
+            yield Window(start_s, end_s, None, [], *counts)
 
     def _forget_before(self, time_s: float) -> None:
         while self._frames and self._frames[0][0] < time_s - TICK_S:
@@ -171,67 +186,19 @@ class WindowCutter:
                 del self._tracks[id]
 
 
-class WindowScorer:
-    """Scores of windows by a model, many windows at a time.
+def cut_windows(followed: Iterable[Followed], crop: FaceCrop, cutter: WindowCutter) -> Iterator[Window]:
+    """Cut the faces that `follow_faces` gives out of their frames, and the video into windows of them.
 
-    Args:
-        model: The classifier; it is set to evaluation.
-        processor: Its processor, which scales the crops.
-        share_maps: Whether the backbone's map of a face is kept for the next window that looks at it. Off to compare:
-            logits are the same.
-
-    Raises:
-        ValueError: For a processor that makes frames of another size than the model's.
+    Yields:
+        The windows in the order of their time and track, each as soon as it is over.
     """
-
-    def __init__(
-        self, model: STTForVideoClassification, processor: STTVideoProcessor, share_maps: bool = True
-    ) -> None:
-        config, size = model.config, processor.size
-        own_grid = config.feature_grid(config.image_size, config.image_size)
-        if config.feature_grid(size["height"], size["width"]) != own_grid:
-            raise ValueError(
-                f"The processor makes frames of {size['height']}×{size['width']} px, the model was made for "
-                f"{config.image_size}×{config.image_size}: load both from the same folder."
+    for frame, faces, ended, left_out in followed:
+        height, width = frame.image.shape[:2]
+        sightings = {
+            track: Sighting(
+                frame.time_s, face.box, None if crop.too_small(face) else crop(frame.image, face), (width, height)
             )
-        self.model = model.eval()
-        self.processor = processor
-        self.share_maps = share_maps
-
-    @torch.inference_mode()
-    def logits(self, windows: Sequence[Window]) -> torch.Tensor:
-        """The model's answer to the clip of each window, `(windows, K)` float32 on the CPU.
-
-        Raises:
-            ValueError: For a window without a single crop.
-        """
-        clips = [self.sample(window) for window in windows]
-        if not clips:
-            return torch.empty(0, self.model.num_labels)
-        sightings = [sighting for clip in clips for sighting in clip]
-        if not self.share_maps:
-            pixels = self.pixels(sightings).unflatten(0, (len(clips), -1))
-            return self.model(pixels.to(self.model.device)).logits.float().cpu()
-        self._fill_feature_maps(sightings)
-        maps = torch.stack([sighting.feature_map for sighting in sightings])  # type: ignore[misc]
-        maps = maps.contiguous(memory_format=torch.channels_last).unflatten(0, (len(clips), -1))
-        return self.model(feature_maps=maps).logits.float().cpu()
-
-    def sample(self, window: Window) -> list[Sighting]:
-        """The sightings that the sampling rule picks of those with a crop: as many as the model's frames."""
-        seen = [sighting for sighting in window.sightings if sighting.crop is not None]
-        frames_per_segment = self.processor.frames_per_segment
-        return [seen[i] for i in sample_frame_indices(len(seen), self.model.config.num_frames, frames_per_segment)]
-
-    def pixels(self, sightings: Sequence[Sighting]) -> torch.Tensor:
-        """The crops as the model reads them, `(len(sightings), 3, H, W)` float32."""
-        crops = np.stack([sighting.crop for sighting in sightings])  # type: ignore[misc]
-        return self.processor(crops, do_sample_frames=False, return_tensors="pt")["pixel_values"][0]
-
-    def _fill_feature_maps(self, sightings: list[Sighting]) -> None:
-        new = list({id(sighting): sighting for sighting in sightings if sighting.feature_map is None}.values())
-        for first in range(0, len(new), BACKBONE_BATCH):
-            batch = new[first : first + BACKBONE_BATCH]
-            maps = self.model.stt.encode_frames(self.pixels(batch).to(self.model.device))
-            for sighting, feature_map in zip(batch, maps, strict=True):
-                sighting.feature_map = feature_map.clone()  # a view would keep the whole batch in memory
+            for track, face in faces.items()
+        }
+        yield from cutter.add(frame, sightings, ended, left_out)
+    yield from cutter.finish()

@@ -1,0 +1,286 @@
+"""Pictures of what was found: a chart of a video's rows.
+
+Windows overlap, a picture of time must not: each window is drawn from the middle of its overlap with the window before
+to the middle of its overlap with the next, the first and the last to their own ends. So every row is drawn once, with
+its own scores and label, around the middle of its window, and what is drawn adds up to the time that the rows account
+for. Only where a chart has more windows than columns to show them are neighbours averaged, and the chart says so.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from .rows import FACE, LOST, NO_FACE, NO_FRAMES, TOO_SMALL, Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MAX_TRACKS = 8
+MAX_COLUMNS = 360  # three pixels each at matplotlib's 100 dots an inch
+
+# Inches.
+FIGURE_WIDTH, LEFT, RIGHT = 12.0, 0.8, 0.2
+THUMBNAIL, SCORES, BAND, PANEL_GAP = 0.62, 1.0, 0.24, 0.16
+LINE, AXIS = 0.24, 0.45
+LETTER = 0.075
+LEGEND_COLUMNS = 8
+
+TIME_STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 86400)
+
+
+class Stretch(NamedTuple):
+    """A stretch of time in seconds, and what is drawn there: a label, or a state."""
+
+    start_s: float
+    end_s: float
+    name: str
+
+
+def draw_timeline(rows: Iterable[Row], class_names: Sequence[str], *, title: str | None = None) -> "Figure":
+    """Draw the rows of a video as a chart over time.
+
+    There is a panel for each track, in the order in which they appear: the scores stacked to 1, below them the label,
+    above them pictures of the face where rows have them (`Timeline(thumbnails=True)`). Whatever is not scored is grey
+    and says its state; time that no row tells of stays white. How windows become stretches of time, the module tells.
+    Of more than eight tracks the longest are drawn. More than 360 windows are drawn as columns of several: the mean of
+    their scores, or the state that most of them have. The chart says either.
+
+    Args:
+        rows: Of one video, in any order.
+        class_names: Names of the classes in the model's order, as `Timeline.class_names`; it decides the colours.
+        title: Line above; by default the name of the video's file.
+
+    Returns:
+        The figure: `figure.savefig("chart.png")`, or `.svg`. The x-axis has the seconds of the container's clock.
+
+    Raises:
+        ImportError: Where matplotlib is missing.
+        ValueError: For no row, rows of several videos, and scores of other classes.
+    """
+    rows = list(rows)
+    _check_rows(rows, class_names)
+    title = Path(rows[0].video).name if title is None else title
+    spans = stretches((row.start_s, row.end_s) for row in rows)
+    if len(spans) > MAX_COLUMNS:
+        rows = _averaged(rows, spans, -(-len(spans) // MAX_COLUMNS))
+        title += f"\n{len(spans)} windows; each column is the mean of {-(-len(spans) // MAX_COLUMNS)}"
+        spans = {(row.start_s, row.end_s): (row.start_s, row.end_s) for row in rows}
+    tracks, num_tracks = _longest_tracks(rows, spans)
+    if len(tracks) < num_tracks:
+        title += f"\n{num_tracks - len(tracks)} of {num_tracks} tracks left out, the shortest"
+    nobody = [row for row in rows if row.track is None]
+    chart = _Chart(rows, class_names, spans, title, max(1, len(tracks)))
+    for number, track in enumerate(tracks):
+        chart.draw_panel(number, f"track {track}", [row for row in rows if row.track == track], nobody)
+    if not tracks:
+        chart.draw_panel(0, "nobody", [], nobody)
+    return chart.page.figure
+
+
+def _check_rows(rows: Sequence[Row], class_names: Sequence[str]) -> None:
+    if not rows:
+        raise ValueError("There is no row to draw: the video had no frame, or its rows were taken already.")
+    if len(videos := sorted({row.video for row in rows})) > 1:
+        raise ValueError(f"The rows are of {len(videos)} videos ({videos[0]}, {videos[1]}, …): draw one at a time.")
+    for row in rows:
+        if row.scores is not None and set(row.scores) != set(class_names):
+            raise ValueError(f"The rows have scores of {list(row.scores)}, class_names are {list(class_names)}.")
+
+
+def _longest_tracks(rows: Sequence[Row], spans: dict[Any, tuple[float, float]]) -> tuple[list[int], int]:
+    """The tracks to be drawn, in the order of their first windows, and the number of all."""
+    lengths: dict[int, float] = defaultdict(float)
+    firsts: dict[int, float] = {}
+    for row in rows:
+        if row.track is not None:
+            start_s, end_s = spans[row.start_s, row.end_s]
+            lengths[row.track] += end_s - start_s
+            firsts[row.track] = min(start_s, firsts.get(row.track, start_s))
+    longest = sorted(lengths, key=lambda track: (-lengths[track], track))[:MAX_TRACKS]
+    return sorted(longest, key=lambda track: (firsts[track], track)), len(lengths)
+
+
+def _averaged(rows: Sequence[Row], spans: dict[tuple[float, float], tuple[float, float]], size: int) -> list[Row]:
+    """Rows of columns, each of up to `size` windows that follow each other without a gap."""
+    columns: list[list[tuple[float, float]]] = []
+    for window, (start_s, _) in spans.items():
+        if not columns or len(columns[-1]) == size or start_s > spans[columns[-1][-1]][1]:
+            columns.append([])
+        columns[-1].append(window)
+    column_of = {window: i for i, column in enumerate(columns) for window in column}
+    groups: dict[tuple[int, int | None], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[column_of[row.start_s, row.end_s], row.track].append(row)
+    with_somebody = {i for i, track in groups if track is not None}
+    return [
+        _mean_row(group, spans[columns[i][0]][0], spans[columns[i][-1]][1])
+        for (i, track), group in groups.items()
+        if track is not None or i not in with_somebody
+    ]
+
+
+def _mean_row(rows: Sequence[Row], start_s: float, end_s: float) -> Row:
+    """One row for several of one track: their mean scores if most are scored, else the commonest state."""
+    state = Counter(row.state for row in rows).most_common(1)[0][0]
+    alike = [row for row in rows if row.state == state]
+    mean = replace(alike[len(alike) // 2], start_s=start_s, end_s=end_s)
+    if state != FACE:
+        return mean
+    scores = {name: fmean(row.scores[name] for row in alike if row.scores) for name in alike[0].scores or {}}
+    return replace(mean, scores=scores, label=max(scores, key=lambda name: scores[name]))
+
+
+def _joined(parts: Iterable[Stretch]) -> list[Stretch]:
+    """Stretches of one name that touch, as one."""
+    joined: list[Stretch] = []
+    for part in sorted(parts):
+        if joined and joined[-1].name == part.name and part.start_s <= joined[-1].end_s:
+            part = Stretch(joined.pop().start_s, *part[1:])
+        joined.append(part)
+    return joined
+
+
+class _Chart:
+    """The page of a timeline's chart."""
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        class_names: Sequence[str],
+        spans: dict[tuple[float, float], tuple[float, float]],
+        title: str,
+        num_panels: int,
+    ) -> None:
+        self.colors, self.spans = class_colors(class_names), spans
+        self.start_s, self.end_s = min(start for start, _ in spans.values()), max(end for _, end in spans.values())
+        self.end_s = max(self.end_s, self.start_s + 0.04)  # of one frame it may not be known how long it stays
+        self.thumbnail = THUMBNAIL if any(row.thumbnail is not None for row in rows) else 0.0
+        self.num_panels = num_panels
+        self.panel = self.thumbnail + SCORES + BAND
+        states = [state for state in STATE_HATCHES if any(row.state == state for row in rows)]
+        legend_lines = -(-(len(class_names) + len(states)) // LEGEND_COLUMNS)
+        self.top = 0.15 + LINE * (title.count("\n") + 1)
+        height = self.top + num_panels * (self.panel + PANEL_GAP) + AXIS + LINE * legend_lines
+        self.page = Page(FIGURE_WIDTH, height)
+        self.page.write(LEFT, 0.1, title)
+        self._draw_legend(states)
+
+    @property
+    def inches_per_second(self) -> float:
+        return (FIGURE_WIDTH - LEFT - RIGHT) / (self.end_s - self.start_s)
+
+    def draw_panel(self, number: int, name: str, rows: Sequence[Row], nobody: Sequence[Row]) -> None:
+        """One track: `rows` are its own, `nobody` those of no track."""
+        top = self.top + number * (self.panel + PANEL_GAP)
+        if self.thumbnail:
+            self._draw_thumbnails(self._axes(top, self.thumbnail), rows)
+        axes = self._axes(top + self.thumbnail, SCORES)
+        axes.set(ylim=(0, 1), yticks=(0, 0.5, 1))
+        axes.set_ylabel(f"{name}\nscores", fontsize=8)
+        axes.tick_params(labelsize=7, labelbottom=False)
+        self._draw_scores(axes, [row for row in rows if row.scores is not None])
+        band = self._axes(top + self.thumbnail + SCORES, BAND)
+        band.set(ylim=(0, 1), yticks=())
+        labels = self._joined(row for row in rows if row.label is not None)
+        for label, color in self.colors.items():
+            self._draw_stretches(band, [part for part in labels if part.name == label], color)
+        states = self._joined(row for row in (*rows, *nobody) if row.state != FACE)
+        for state, hatch in STATE_HATCHES.items():
+            parts = [part for part in states if part.name == state]
+            self._draw_stretches(axes, parts, STATE_COLOR, names=False, hatch=hatch, edgecolor=STATE_EDGE, linewidth=0)
+            self._draw_stretches(band, parts, STATE_COLOR)
+        if number == self.num_panels - 1:
+            self._draw_time_axis(band)
+        else:
+            band.tick_params(labelbottom=False)
+
+    def _draw_legend(self, states: Sequence[str]) -> None:
+        from matplotlib.patches import Patch
+
+        handles = [Patch(facecolor=color, label=name) for name, color in self.colors.items()]
+        style: dict[str, Any] = {"facecolor": STATE_COLOR, "edgecolor": STATE_EDGE}
+        handles += [Patch(hatch=STATE_HATCHES[state], label=state, **style) for state in states]
+        self.page.figure.legend(handles=handles, loc="lower center", ncols=LEGEND_COLUMNS, frameon=False, fontsize=9)
+
+    def _axes(self, top: float, height: float) -> "Axes":
+        """Axes of this height whose top is so many inches below the figure's; x in seconds."""
+        axes = self.page.axes(LEFT, top, FIGURE_WIDTH - LEFT - RIGHT, height)
+        axes.set_xlim(self.start_s, self.end_s)
+        axes.margins(0)
+        return axes
+
+    def _span(self, row: Row) -> tuple[float, float]:
+        start_s, end_s = self.spans[row.start_s, row.end_s]
+        return start_s, self.end_s if len(self.spans) == 1 else end_s
+
+    def _joined(self, rows: Iterable[Row]) -> list[Stretch]:
+        return _joined(Stretch(*self._span(row), row.label or row.state) for row in rows)
+
+    def _draw_scores(self, axes: "Axes", rows: Sequence[Row]) -> None:
+        edges: list[float] = []
+        values: list[list[float]] = []
+        for (start_s, end_s), row in sorted(((self._span(row), row) for row in rows), key=lambda pair: pair[0]):
+            if edges and start_s > edges[-1]:
+                values.append([np.nan] * len(self.colors))  # a gap
+            edges += [start_s, end_s] if not edges or start_s > edges[-1] else [end_s]
+            assert row.scores is not None
+            values.append([row.scores[name] for name in self.colors])
+        if not values:
+            return
+        tops = np.cumsum(values, axis=1)
+        bottoms = np.concatenate([np.zeros((len(tops), 1)), tops[:, :-1]], axis=1)
+        for k, (name, color) in enumerate(self.colors.items()):
+            axes.stairs(tops[:, k], edges, baseline=bottoms[:, k], fill=True, color=color, label=name, linewidth=0)
+
+    def _draw_stretches(
+        self, axes: "Axes", parts: Sequence[Stretch], color: str, names: bool = True, **style: Any
+    ) -> None:
+        """Boxes of the axes' full height, with their names where these fit."""
+        if not parts:
+            return
+        places = [(part.start_s, part.end_s - part.start_s) for part in parts]
+        axes.broken_barh(places, (0, 1), facecolor=color, label=parts[0].name, **({"linewidth": 0} | style))
+        for (start_s, width_s), part in zip(places, parts, strict=True):
+            if names and len(part.name) * LETTER < width_s * self.inches_per_second:
+                ink = ink_on(color)
+                axes.text(
+                    start_s + width_s / 2, 0.5, part.name, ha="center", va="center_baseline", fontsize=8, color=ink
+                )
+
+    def _draw_thumbnails(self, axes: "Axes", rows: Sequence[Row]) -> None:
+        """As many as fit beside each other, each at the middle of its window."""
+        axes.set(ylim=(0, 1))
+        axes.set_axis_off()
+        width_s = min(0.92 * self.thumbnail / self.inches_per_second, self.end_s - self.start_s)
+        free_s = self.start_s
+        for row in sorted(rows, key=lambda row: row.start_s):
+            start_s = max((row.start_s + row.end_s - width_s) / 2, self.start_s)
+            if row.thumbnail is None or start_s < free_s - 1e-6 or start_s + width_s > self.end_s + 1e-6:
+                continue
+            place = (start_s, start_s + width_s, 0.04, 0.96)
+            axes.imshow(row.thumbnail, extent=place, aspect="auto", interpolation="antialiased")
+            free_s = start_s + 1.08 * width_s
+
+    def _draw_time_axis(self, axes: "Axes") -> None:
+        from matplotlib.ticker import FuncFormatter, MultipleLocator
+
+        span_s = self.end_s - self.start_s
+        step_s = next((step for step in TIME_STEPS if span_s / step <= 16), span_s / 8)
+        in_minutes = self.end_s >= 180 and step_s >= 1
+        axes.xaxis.set_major_locator(MultipleLocator(step_s))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda s, _: _clock(s) if in_minutes else f"{s:g}"))
+        axes.tick_params(labelsize=8)
+        axes.set_xlabel("time in the video " + ("(h:min:s)" if in_minutes else "(seconds)"), fontsize=9)
+
+
+def _clock(time_s: float) -> str:
+    minutes, seconds = divmod(round(time_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
