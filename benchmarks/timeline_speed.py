@@ -31,7 +31,8 @@ from dataset_scripts.synthetic_faces import CLASS_NAMES, draw_clip
 from modeling_stt import STTConfig, STTForVideoClassification, STTVideoProcessor
 from modeling_stt.loading import warn_of_slow_bfloat16
 from modeling_stt.timeline import FaceCrop, FaceTracker, Timeline, load_detector, read_frames
-from modeling_stt.timeline.windows import Sighting, Window, WindowScorer
+from modeling_stt.timeline.scorers import STTScorer
+from modeling_stt.timeline.windows import Sighting, Window
 from modeling_stt.training.environment import describe_environment
 from modeling_stt.training.results import write_results
 
@@ -150,7 +151,7 @@ def measure_stages(video: Path, seconds: int = 10) -> dict[str, Any]:
     rows = {}
     for name in MODELS:
         windows = cut_windows(crops)
-        scorer = WindowScorer(*make_model(name))
+        scorer = STTScorer(*make_model(name))
         scorer.logits(windows[:1])
         elapsed = time_scorer(scorer, windows[1:])
         rows[name] = stages | {"model": 1e3 * elapsed / (len(windows) - 1)}
@@ -167,7 +168,7 @@ def cut_windows(crops: list[np.ndarray]) -> list[Window]:
     return [Window(n / 25, n / 25 + 2, 0, seen[n : n + 51], 51) for n in starts]
 
 
-def time_scorer(scorer: WindowScorer, windows: list[Window]) -> float:
+def time_scorer(scorer: STTScorer, windows: list[Window]) -> float:
     """Seconds for all windows, eight at a time as a timeline does by default."""
     began = time.perf_counter()
     for first in range(0, len(windows), 8):
@@ -183,7 +184,7 @@ def measure_sharing(video: Path, seconds: int = 10) -> dict[str, Any]:
     rows = {}
     for name in MODELS:
         model, processor = make_model(name)
-        scorers = {share: WindowScorer(model, processor, share_maps=share) for share in (True, False)}
+        scorers = {share: STTScorer(model, processor, share_maps=share) for share in (True, False)}
         logits = {share: scorer.logits(cut_windows(crops)) for share, scorer in scorers.items()}
         times: dict[bool, list[float]] = {True: [], False: []}
         for _ in range(2):  # in turn, so that a machine that slows down slows both

@@ -40,7 +40,7 @@ from modeling_stt.timeline import (
     explain_window,
     read_frames,
 )
-from modeling_stt.timeline.pictures import stretches
+from modeling_stt.timeline.segments import stretches
 from modeling_stt.timeline.video import video_duration
 from modeling_stt.timeline.windows import Window
 
@@ -225,7 +225,7 @@ Scored = tuple[Row, Window]
 def slim(window: Window, timeline: Timeline) -> Window:
     """The window with the frames that were sampled; its neighbours have most of them in common."""
     clip = timeline.scorer.sample(window)
-    return replace(window, sightings=[replace(sighting, feature_map=None) for sighting in clip])
+    return replace(window, sightings=[replace(sighting, memo=None) for sighting in clip])
 
 
 class Page:

@@ -208,12 +208,11 @@ def explain(argv: Sequence[str]) -> int:
     if args.clip and (args.at is not None or args.track is not None):
         parser.error("--clip explains all of a clip that shows one face: it goes with neither --at nor --track.")
     with _errors_told(parser):
+        from .loading import load_model
         from .timeline import Timeline, draw_explanation, explain_clip
         from .timeline import explain as explain_window_of
-        from .timeline.rows import load_model
 
-        model, processor = load_model(args.model)
-        model.set_attn_implementation("eager")  # no other gives its weights
+        model, processor = load_model(args.model, attn_implementation="eager")  # no other gives its weights
         if args.clip:
             explanation = explain_clip(args.video, model, processor)
         else:
@@ -316,7 +315,8 @@ def _print_rows(
     With `chart` or `annotated`, files to be written, there must be one video.
     """
     from .timeline import draw_timeline, write_annotated_video
-    from .timeline.tables import VIDEO_ERRORS, to_json
+    from .timeline.batch import VIDEO_ERRORS
+    from .timeline.tables import to_json
     from .timeline.video import stop_on_interrupt
 
     if len(videos) > 1 and (chart or annotated):

@@ -451,7 +451,7 @@ def test_what_is_kept_of_a_window_gives_its_answer(model: Path, videos: Path) ->
     for row, window in timeline.windows(videos / "two.mp4"):
         kept = app.slim(window, timeline)
         assert (len(window.sightings), len(kept.sightings)) == (51 if row.end_s < 4 else 50, 4)
-        assert not any(sighting.feature_map is not None for sighting in kept.sightings)
+        assert not any(sighting.memo is not None for sighting in kept.sightings)
         assert explain_window(kept, timeline).scores == pytest.approx(row.scores, abs=1e-5)
 
 

@@ -235,7 +235,7 @@ def test_crops_are_cut_as_the_timeline_cuts_them():
     assert faces.FaceCrop().margin == MARGIN
     points = np.array([[30.0, 42], [61, 40], [44, 60], [33, 75], [58, 76]])
     face = faces.Face((10.0, 10.0, 90.0, 90.0), 0.9, points)
-    assert place_crop(points, 112, MARGIN) == pytest.approx(faces.FaceCrop(size=112)._placement(face))
+    assert place_crop(points, 112, MARGIN) == pytest.approx(faces.FaceCrop(size=112).placement(face))
 
 
 def test_same_seed_gives_the_same_bytes_whatever_the_number_of_workers(tmp_path):

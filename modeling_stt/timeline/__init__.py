@@ -9,11 +9,16 @@ A video's way: frames with their times (`video`), faces and how they are cropped
 
 from .annotated import write_annotated_video
 from .attention import Explanation, draw_explanation, explain, explain_clip, explain_window
+from .batch import TableSummary, find_videos, write_timelines
+from .chart import draw_timeline
 from .crops import FaceClip, write_crops
-from .faces import Face, FaceCrop, FaceDetector, load_detector
-from .pictures import class_colors, draw_timeline
-from .rows import STATES, Row, Timeline, columns, timeline, timeline_frame
-from .tables import TableSummary, find_videos, write_timelines
+from .detection import load_detector
+from .faces import Face, FaceCrop, FaceDetector
+from .pictures import class_colors
+from .pipeline import Timeline, timeline, timeline_frame
+from .rows import STATES, Row, columns, rows_to_frame
+from .scorers import Scorer
+from .segments import Segment, TrackSummary, segments, summarize
 from .tracks import FaceTracker
 from .video import DamagedVideoError, TimedFrame, read_frames
 
@@ -27,9 +32,12 @@ __all__ = [
     "FaceDetector",
     "FaceTracker",
     "Row",
+    "Scorer",
+    "Segment",
     "TableSummary",
     "TimedFrame",
     "Timeline",
+    "TrackSummary",
     "class_colors",
     "columns",
     "draw_explanation",
@@ -40,6 +48,9 @@ __all__ = [
     "find_videos",
     "load_detector",
     "read_frames",
+    "rows_to_frame",
+    "segments",
+    "summarize",
     "timeline",
     "timeline_frame",
     "write_annotated_video",

@@ -19,9 +19,11 @@ from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image, ImageDraw, ImageFont
 
 from ..video_reading_stt import ONE_THREAD
-from .pictures import STATE_EDGE, class_colors, end_of_stretch, ink_on
-from .rows import Row, Timeline
-from .video import DamagedVideoError, TimedFrame, _FrameReader, is_live, read_frames
+from .pictures import STATE_EDGE, class_colors, ink_on
+from .pipeline import Timeline
+from .rows import Row
+from .segments import end_of_stretch
+from .video import DamagedVideoError, FrameReader, TimedFrame, is_live, read_frames
 from .windows import Window
 
 SUFFIXES = (".mp4", ".mov", ".mkv")
@@ -105,7 +107,7 @@ class _AnnotatedVideo:
         self.frames = read_frames(video, live=False)
         self.frame: TimedFrame | None = next(self.frames)
         self.opened = ExitStack()
-        source, stream = self.opened.enter_context(_FrameReader(fspath(video)).open())
+        source, stream = self.opened.enter_context(FrameReader(fspath(video)).open())
         rate = stream.average_rate or Fraction(25)
         sound = next(iter(source.streams.audio), None)
         target = None

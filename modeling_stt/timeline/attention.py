@@ -14,7 +14,7 @@ place that is attended to need not have changed the label.
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain, groupby
+from itertools import groupby
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +25,11 @@ from transformers.video_utils import VideoMetadata
 
 from ..modeling_stt import STTForVideoClassification, STTVideoClassifierOutput
 from ..video_processing_stt import STTVideoProcessor
-from .pictures import Page, class_colors, end_of_stretch
-from .rows import FACE, Timeline
+from .pictures import Page, class_colors
+from .pipeline import Timeline
+from .rows import FACE, Row
+from .scorers import STTScorer
+from .segments import end_of_stretch, person
 from .video import Source
 from .windows import TICK_S, Window
 
@@ -96,7 +99,7 @@ def explain(video: Source, timeline: Timeline, *, at_s: float | None = None, tra
         ValueError: For an attention back-end that does not give its weights, or where nothing is scored at that time
             or of that track; and as `timeline`.
     """
-    refuse_hidden_attention(timeline.scorer.model)
+    refuse_hidden_attention(_stt_of(timeline).model)
     window = _find_window(timeline, video, at_s, track)
     return explain_window(window, timeline, Path(video).name if isinstance(video, str | PathLike) else "frames")
 
@@ -107,11 +110,11 @@ def explain_window(window: Window, timeline: Timeline, name: str = "window") -> 
     Raises:
         ValueError: For a window without a picture of a face, or another attention back-end than "eager".
     """
-    clip = timeline.scorer.sample(window)
-    pixels = timeline.scorer.pixels(clip)
+    scorer = _stt_of(timeline)
+    clip = scorer.sample(window)
     times_s = np.array([sighting.time_s for sighting in clip])
-    told = f"{name}, track {window.track}, {window.start_s:g} to {window.end_s:g} s"
-    return _explain(timeline.scorer.model, timeline.scorer.processor, pixels, times_s, told)
+    what = f"{name}, {person(window.track)}, {window.start_s:g} to {window.end_s:g} s"
+    return _explain(scorer.model, scorer.processor, scorer.pixels(clip), times_s, what)
 
 
 def explain_clip(clip: Any, model: STTForVideoClassification, processor: STTVideoProcessor) -> Explanation:
@@ -150,49 +153,58 @@ def _warn_of_squeezing(name: str, metadata: VideoMetadata, size: Sequence[int]) 
 
 
 def refuse_hidden_attention(model: STTForVideoClassification) -> None:
-    """Raise the model's own error, which says what to do, where its attention back-end does not give its weights.
+    """Refuse a model whose attention back-end does not give its weights.
 
     Raises:
         ValueError: For another attention back-end than "eager".
     """
-    model.stt._attentions_to_record(True)
+    if model.config._attn_implementation != "eager":
+        raise ValueError(
+            f"attn_implementation={model.config._attn_implementation!r} gives no attention weights: load the model "
+            'with attn_implementation="eager", or call model.set_attn_implementation("eager").'
+        )
+
+
+def _stt_of(timeline: Timeline) -> STTScorer:
+    if not isinstance(timeline.scorer, STTScorer):
+        raise ValueError(
+            f"{timeline.scorer.name} is not an STT: only its attention over space and time can be explained."
+        )
+    return timeline.scorer
 
 
 def _find_window(timeline: Timeline, video: Source, at_s: float | None, track: int | None) -> Window:
     """The window to be explained; nothing is read beyond the one after it."""
 
-    def scored(windows: Sequence[Window]) -> list[Window]:
-        fitting = [window for window in windows if timeline._state(window) == FACE and track in (None, window.track)]
+    def scored(pairs: Sequence[tuple[Row, Window]]) -> list[Window]:
+        fitting = [window for row, window in pairs if row.state == FACE and track in (None, row.track)]
         return sorted(fitting, key=_face_area, reverse=True)
 
     name = fspath(video) if isinstance(video, str | PathLike) else "the frames"
     whose = "a face" if track is None else f"track {track}"
-    by_time = groupby(chain.from_iterable(timeline._cut(video, name, live=False)), key=lambda window: window.start_s)
+    by_time = groupby(timeline.read(video, name, live=False, score=False), key=lambda pair: pair[0].start_s)
     groups = (list(group) for _, group in by_time)
     if at_s is None:
         others: set[int] = set()
-        for windows in groups:
-            if scored(windows):
-                return scored(windows)[0]
-            others |= {w.track for w in windows if w.track is not None and timeline._state(w) == FACE}
+        for pairs in groups:
+            if scored(pairs):
+                return scored(pairs)[0]
+            others |= {row.track for row, _ in pairs if row.track is not None and row.state == FACE}
         seen = ", ".join(f"track {each}" for each in sorted(others))
-        told = f"there is: {seen}" if seen else "there is nothing to explain"
-        raise ValueError(f"{name} has no window in which {whose} can be scored; {told}.")
-    windows = _windows_at(at_s, groups, name)
-    if not scored(windows):
-        seen = ", ".join(
-            timeline._state(window) if window.track is None else f"track {window.track} ({timeline._state(window)})"
-            for window in windows
-        )
+        instead = f"there is: {seen}" if seen else "there is nothing to explain"
+        raise ValueError(f"{name} has no window in which {whose} can be scored; {instead}.")
+    pairs = _pairs_at(at_s, groups, name)
+    if not scored(pairs):
+        seen = ", ".join(row.state if row.track is None else f"track {row.track} ({row.state})" for row, _ in pairs)
         raise ValueError(
             f"At {at_s:g} s of {name}, {whose} cannot be scored; there is: {seen}. Choose another time or track."
         )
-    return scored(windows)[0]
+    return scored(pairs)[0]
 
 
-def _windows_at(at_s: float, groups: Iterable[list[Window]], name: str) -> list[Window]:
-    """The windows of all tracks that a chart draws at this time."""
-    here: list[Window] = []
+def _pairs_at(at_s: float, groups: Iterable[list[tuple[Row, Window]]], name: str) -> list[tuple[Row, Window]]:
+    """The rows and windows of all tracks that a chart draws at this time."""
+    here: list[tuple[Row, Window]] = []
     for following in groups:
         if here and at_s < end_of_stretch(_times(here), _times(following)):
             break
@@ -205,8 +217,8 @@ def _windows_at(at_s: float, groups: Iterable[list[Window]], name: str) -> list[
     return here
 
 
-def _times(windows: Sequence[Window]) -> tuple[float, float]:
-    return windows[0].start_s, windows[0].end_s
+def _times(pairs: Sequence[tuple[Row, Window]]) -> tuple[float, float]:
+    return pairs[0][1].start_s, pairs[0][1].end_s
 
 
 def _face_area(window: Window) -> float:

@@ -9,14 +9,15 @@ for. Only where a chart has more windows than columns to show them are neighbour
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .rows import FACE, LOST, NO_FACE, NO_FRAMES, TOO_SMALL, Row
+from .pictures import STATE_COLOR, STATE_EDGE, STATE_HATCHES, Page, class_colors, ink_on
+from .rows import FACE, Row
+from .segments import stretches
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,10 +14,12 @@ from pathlib import Path
 
 from PIL import Image
 
+from .batch import VIDEO_ERRORS, find_videos
+from .detection import find_faces
 from .faces import FaceCrop, FaceDetector
-from .tables import VIDEO_ERRORS, find_videos, only_run, read_table
+from .tables import only_run, read_table
 from .tracks import FaceTracker, follow_faces
-from .video import DamagedVideoError, read_frames
+from .video import DamagedVideoError, Footage
 
 CONVENTION = "face_crop.json"
 INDEX = "crops.csv"
@@ -145,8 +147,9 @@ def _cut_video(
     shutil.rmtree(folder, ignore_errors=True)
     clips: dict[int, FaceClip] = {}
     try:
-        frames = read_frames(video)
-        for number, (frame, faces, _) in enumerate(follow_faces(frames, detector, tracker, detect_fps), start=1):
+        footage = Footage(video)
+        followed = follow_faces(find_faces(footage, detector, detect_fps), tracker)
+        for number, (frame, faces, *_) in enumerate(followed, start=1):
             for track, face in faces.items():
                 if crop.too_small(face):
                     continue
@@ -159,6 +162,7 @@ def _cut_video(
                 clip.end_s = frame.time_s
                 clip.num_frames += 1
                 clip.sum_of_sides += face.side
+        footage.finish(video)
     except DamagedVideoError as error:
         return list(clips.values()), str(error)
     except VIDEO_ERRORS as error:

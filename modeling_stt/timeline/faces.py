@@ -130,9 +130,9 @@ class FaceCrop:
             ValueError: For a frame of another shape or type.
         """
         check_frame(frame)
-        return _sample(frame, *self._placement(face), self.size)
+        return _sample(frame, *self.placement(face), self.size)
 
-    def _placement(self, face: Face) -> tuple[complex, complex]:
+    def placement(self, face: Face) -> tuple[complex, complex]:
         """How far a pixel of the picture goes in the frame and where its left top corner lies: x + iy in pixels."""
         if self.align and face.landmarks is not None:
             points = face.landmarks @ (1, 1j)

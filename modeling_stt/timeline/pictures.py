@@ -1,11 +1,9 @@
 """What pictures have in common: a page laid out in inches, colours of classes and states, and fonts."""
 
 from collections.abc import Sequence
-from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .rows import LOST, NO_FACE, NO_FRAMES, TOO_SMALL, UNSURE
+from .rows import LOST, NO_FACE, NO_FRAMES, TOO_SMALL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -84,7 +84,7 @@ def read_frames(source: Source, live: bool | None = None) -> Iterator[TimedFrame
         frames = _check_frames(source)
         return drop_late(frames) if live else frames
     name = fspath(source)
-    frames = _FrameReader(name).frames()
+    frames = FrameReader(name).frames()
     return drop_late(frames) if (is_live(name) if live is None else live) else frames
 
 
@@ -183,7 +183,7 @@ def video_duration(source: Any) -> float:
     if not isinstance(source, str | PathLike) or is_live(source):
         return 0.0
     try:
-        with _FrameReader(fspath(source)).open() as (container, _):
+        with FrameReader(fspath(source)).open() as (container, _):
             return (container.duration or 0) / av.time_base
     except (av.error.FFmpegError, OSError, ValueError):
         return 0.0
@@ -251,7 +251,7 @@ def in_thread(
             changed.notify_all()
 
 
-class _FrameReader(VideoReader):
+class FrameReader(VideoReader):
     """The frames of one file, camera or address, in one pass."""
 
     def __init__(self, address: str) -> None:

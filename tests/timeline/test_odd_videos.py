@@ -19,6 +19,7 @@ from helpers.drawn_faces import draw_faces
 from helpers.face_videos import (
     CROP,
     HalvesDetector,
+    HalvesTracker,
     grey,
     make_model,
     make_processor,
@@ -30,9 +31,12 @@ from helpers.face_videos import (
 )
 from helpers.real_videos import read_real
 from modeling_stt.timeline import video
-from modeling_stt.timeline.rows import Timeline
-from modeling_stt.timeline.tables import find_videos, read_table, write_timelines
-from modeling_stt.timeline.video import DamagedVideoError, read_frames
+from modeling_stt.timeline.batch import find_videos, write_timelines
+from modeling_stt.timeline.detection import find_faces
+from modeling_stt.timeline.pipeline import Timeline
+from modeling_stt.timeline.tables import read_table
+from modeling_stt.timeline.tracks import follow_faces
+from modeling_stt.timeline.video import DamagedVideoError, TimedFrame, read_frames
 
 
 @pytest.fixture(scope="module")
@@ -140,12 +144,9 @@ def test_between_two_looks_a_face_is_on_the_straight_line():
             x = float(frames[0][0, 0, 0])
             return [[face.__class__((x, 0, x + 20, 20), 0.9, np.full((5, 2), x))]]
 
-    frames = [grey(20 + n) for n in range(9)]
-    seen = []
-    reader = make_timeline(detector=Moving(), detect_fps=6.25)
-    reader._sighting = lambda frame, face: seen.append((face.box[0], face.landmarks[0, 0]))
-    with contextlib.suppress(AttributeError):  # no sighting, no rows
-        list(reader(timed(frames)))
+    frames = [TimedFrame(n / 25, grey(20 + n)) for n in range(9)]
+    followed = list(follow_faces(find_faces(frames, Moving(), detect_fps=6.25), HalvesTracker()))
+    seen = [(face.box[0], face.landmarks[0, 0]) for each in followed for face in each.faces.values()]
     assert seen == [(20 + n, 20 + n) for n in range(9)]
 
 
@@ -245,7 +246,7 @@ def test_a_live_address_gives_rows_while_it_sends(slow, caplog):
     assert {(r.state, r.track) for r in rows} == {("face", 1)}
     dropped = sum(r.frames_dropped for r in rows)
     assert dropped > 50 or not slow
-    assert ("dropped frames, damaged or, of a live source" in caplog.text) == (dropped > 0)
+    assert ("frames dropped: damaged ones" in caplog.text) == (dropped > 0)
 
 
 def test_an_event_stops_an_endless_source():

@@ -8,17 +8,10 @@ import pytest
 from matplotlib.colors import to_hex
 
 from helpers.face_videos import NAMES, make_timeline, scene, timed
-from modeling_stt.timeline.pictures import (
-    CLASS_COLORS,
-    MAX_COLUMNS,
-    MAX_TRACKS,
-    STATE_COLOR,
-    class_colors,
-    draw_timeline,
-    ink_on,
-    stretches,
-)
+from modeling_stt.timeline.chart import MAX_COLUMNS, MAX_TRACKS, draw_timeline
+from modeling_stt.timeline.pictures import CLASS_COLORS, STATE_COLOR, class_colors, ink_on
 from modeling_stt.timeline.rows import Row
+from modeling_stt.timeline.segments import stretches
 
 # Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB.
 BLINDNESS = {

@@ -20,7 +20,9 @@ from helpers.face_videos import (
     write_sound,
     write_video,
 )
-from modeling_stt.timeline.rows import STATES, Timeline, columns, timeline, timeline_frame
+from modeling_stt.loading import ModelError
+from modeling_stt.timeline.pipeline import Timeline, timeline, timeline_frame
+from modeling_stt.timeline.rows import STATES, columns
 from modeling_stt.timeline.video import DamagedVideoError, TimedFrame
 
 
@@ -257,7 +259,7 @@ def test_a_model_that_is_nowhere_and_a_gpu_that_is_not_there_are_named(tmp_path,
     with pytest.raises(ValueError, match=r"There is no folder .*/absent, and from the Hub it could not be loaded"):
         Timeline(tmp_path / "absent")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="device='gpu' is none that torch knows"):
+    with pytest.raises(ValueError, match="device='gpu' is unknown to torch"):
         Timeline(tmp_path, device="gpu")
     with pytest.raises(ValueError, match="device='cuda:0': torch finds no GPU here"):
         Timeline(tmp_path, device="cuda:0")
@@ -265,5 +267,6 @@ def test_a_model_that_is_nowhere_and_a_gpu_that_is_not_there_are_named(tmp_path,
 
 def test_a_folder_without_weights_is_not_said_to_be_missing(tmp_path):
     make_model().config.save_pretrained(tmp_path)
-    with pytest.raises(OSError, match=r"no file named model\.safetensors"):
+    make_processor().save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"no file named model\.safetensors"):
         Timeline(tmp_path)

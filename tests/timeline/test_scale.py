@@ -10,7 +10,8 @@ from pathlib import Path
 
 from helpers.face_videos import make_timeline, save_model, scene, write_video
 from modeling_stt.timeline import FaceTracker
-from modeling_stt.timeline.tables import find_videos, read_table, write_timelines
+from modeling_stt.timeline.batch import find_videos, write_timelines
+from modeling_stt.timeline.tables import read_table
 
 ROOT = Path(__file__).parents[2]
 NUM_VIDEOS = 24

@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from helpers.face_videos import NAMES, make_timeline, scene, write_sound, write_video
-from modeling_stt.timeline import tables, video
+from modeling_stt.timeline import batch, video
+from modeling_stt.timeline.batch import find_videos, write_timelines
 from modeling_stt.timeline.rows import columns
-from modeling_stt.timeline.tables import find_videos, read_table, write_table, write_timelines
+from modeling_stt.timeline.tables import read_table, write_table
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +40,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The videos that are read."""
     names: list[str] = []
-    read = tables._write_part
+    read = batch._write_part
 
-    def count(table, timeline, video, bar):
+    def count(table, reader, video, bar):
         names.append(Path(video).name)
-        return read(table, timeline, video, bar)
+        return read(table, reader, video, bar)
 
-    monkeypatch.setattr(tables, "_write_part", count)
+    monkeypatch.setattr(batch, "_write_part", count)
     return names
 
 
@@ -92,7 +93,8 @@ def test_the_three_formats_hold_the_same(folder, tmp_path):
     assert [field.name for field in pq.read_schema(tmp_path / "t.parquet")] == list(columns(NAMES))
     assert lines[0]["state"] == "face"
     assert lines[-1] | {"video": ""} == dict.fromkeys(columns(NAMES)) | {
-        **{"video": "", "start_s": 0.0, "end_s": 2.0, "state": "no face", "face_share": 0.0, "frames_dropped": 0}
+        **{"video": "", "start_s": 0.0, "end_s": 2.0, "state": "no face", "face_share": 0.0},
+        **{"frames_dropped": 0, "faces_left_out": 0},
     }
 
 
@@ -217,7 +219,7 @@ def test_a_run_that_ends_while_it_writes_loses_and_doubles_nothing(folder, tmp_p
 
     with monkeypatch.context() as patched:
         if place == "rows joined":
-            patched.setattr(tables.shutil, "rmtree", die)
+            patched.setattr(batch.shutil, "rmtree", die)
         else:
             patched.setattr(Path, "replace", lambda self, to: die() if "error" in self.name else os.replace(self, to))
         with pytest.raises(KeyboardInterrupt):
@@ -231,17 +233,17 @@ def test_a_run_that_ends_while_it_writes_loses_and_doubles_nothing(folder, tmp_p
 
 def die_while_reading(video, videos, output, tmp_path, monkeypatch):
     """Leave on disk what a process leaves that is killed while it reads this video."""
-    read, parts = tables._write_unfinished, output.with_name(output.name + ".parts")
+    read, parts = batch._write_unfinished, output.with_name(output.name + ".parts")
 
-    def die(path, timeline, other, bar):
+    def die(table, reader, other, bar):
         if other != str(video):
-            return read(path, timeline, other, bar)
-        path.write_text("half a row")
+            return read(table, reader, other, bar)
+        table.unfinished(other).write_text("half a row")
         shutil.copytree(parts, tmp_path / "at death")
         raise SystemExit
 
     with monkeypatch.context() as patched, pytest.raises(SystemExit):
-        patched.setattr(tables, "_write_unfinished", die)
+        patched.setattr(batch, "_write_unfinished", die)
         write_timelines(videos, make_timeline(), output)
     shutil.rmtree(parts)
     (tmp_path / "at death").rename(parts)
@@ -257,7 +259,7 @@ def test_what_a_process_died_of_comes_last_and_after_two_deaths_no_more(folder, 
     summary = write_timelines(videos, make_timeline(), output)
     assert names(read_table(output)) == ["b.mkv", "c.mp4"]
     [error] = read_table(tmp_path / "rows.errors.csv")
-    assert (Path(error["video"]).name, error["reason"], error["rows"]) == ("a.mp4", tables.TWO_DEATHS, "0")
+    assert (Path(error["video"]).name, error["reason"], error["rows"]) == ("a.mp4", batch.TWO_DEATHS, "0")
     assert (summary.num_skipped, summary.num_errors) == (2, 1)
     write_timelines(videos, make_timeline(), output)  # as all errors, it is tried again
     assert names(read_table(output)) == ["b.mkv", "c.mp4", "a.mp4"]
@@ -272,7 +274,7 @@ def test_an_interruption_is_no_death(folder, tmp_path, monkeypatch):
 
     for _ in range(2):
         with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-            patched.setattr(tables.Timeline, "__call__", interrupt)
+            patched.setattr(batch.Timeline, "__call__", interrupt)
             write_timelines([folder / "a.mp4"], make_timeline(), tmp_path / "rows.csv")
     assert write_timelines([folder / "a.mp4"], make_timeline(), tmp_path / "rows.csv").states == {"face": 1}
 
@@ -338,7 +340,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from helpers.face_videos import make_timeline
-from modeling_stt.timeline.tables import find_videos, write_timelines
+from modeling_stt.timeline.batch import find_videos, write_timelines
 summary = write_timelines(find_videos([{folder!r}]), make_timeline(), {output!r})
 told = Path({output!r}).parent / f"summary{{os.environ['RANK']}}"
 told.write_text(f"{{summary.num_videos}} {{summary.num_errors}}")

@@ -9,7 +9,8 @@ import pytest
 
 from helpers.drawn_faces import draw_faces, face_at
 from helpers.real_videos import read_real
-from modeling_stt.timeline.faces import Face, load_detector
+from modeling_stt.timeline.detection import load_detector
+from modeling_stt.timeline.faces import Face
 from modeling_stt.timeline.tracks import FaceTracker, assign
 
 SHAPE = (180, 320)

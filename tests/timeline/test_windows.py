@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from helpers.face_videos import face_clip, make_model, make_processor
+from modeling_stt.timeline.scorers import STTScorer
 from modeling_stt.timeline.video import TimedFrame
-from modeling_stt.timeline.windows import Sighting, Window, WindowCutter, WindowScorer
+from modeling_stt.timeline.windows import Sighting, Window, WindowCutter
 
 NO_IMAGE = np.empty(0)
 BOX = (0.0, 0.0, 9.0, 9.0)
@@ -149,10 +150,10 @@ def test_shared_maps_give_the_logits_of_the_whole_model(seen, order):
     with torch.no_grad():
         expected = model(**processor(clips, return_tensors="pt")).logits
     assert expected.std(dim=0).min() > 1e-4  # or any logits would do
-    shared = WindowScorer(model, processor)
+    shared = STTScorer(model, processor)
     one_by_one = torch.cat([shared.logits([window]) for window in windows])
-    together = WindowScorer(model, processor).logits(windows_of(seen))
-    alone = WindowScorer(model, processor, share_maps=False).logits(windows_of(seen))
+    together = STTScorer(model, processor).logits(windows_of(seen))
+    alone = STTScorer(model, processor, share_maps=False).logits(windows_of(seen))
     for got in (one_by_one, together, alone):
         torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
 
@@ -162,7 +163,7 @@ def test_each_face_goes_through_the_backbone_once(seen, monkeypatch):
     num_faces = []
     model.stt.backbone.register_forward_hook(lambda module, args, output: num_faces.append(len(args[0])))
     windows = windows_of(seen, length=21, stride=10)
-    scorer = WindowScorer(model, processor)
+    scorer = STTScorer(model, processor)
     for window in windows:
         scorer.logits([window])
     looked_at = {id(s) for window in windows for s in scorer.sample(window)}
@@ -171,7 +172,7 @@ def test_each_face_goes_through_the_backbone_once(seen, monkeypatch):
 
 def test_sampled_frames_coincide_where_windows_overlap(seen):
     """Half a window apart, half of the frames are shared: the reason for a window to include its last frame."""
-    scorer = WindowScorer(make_model(num_frames=16), make_processor())
+    scorer = STTScorer(make_model(num_frames=16), make_processor())
     many = seen * 3
     first = {id(s) for s in scorer.sample(Window(0, 2, 1, many[:51], 51))}
     second = {id(s) for s in scorer.sample(Window(1, 3, 1, many[25:76], 51))}
@@ -180,14 +181,14 @@ def test_sampled_frames_coincide_where_windows_overlap(seen):
 
 def test_faces_too_small_to_be_cut_are_not_sampled(seen):
     mixed = [Sighting(0.0, BOX, None), *seen[:3]]
-    clip = WindowScorer(make_model(), make_processor()).sample(Window(0, 1, 1, mixed, 4))
+    clip = STTScorer(make_model(), make_processor()).sample(Window(0, 1, 1, mixed, 4))
     assert len(clip) == 4
     assert all(s.crop is not None for s in clip)
 
 
 def test_no_windows_give_no_logits_and_another_size_is_refused():
-    assert WindowScorer(make_model(), make_processor()).logits([]).shape == (0, 3)
+    assert STTScorer(make_model(), make_processor()).logits([]).shape == (0, 3)
     processor = make_processor()
     processor.size = {"height": 64, "width": 64}
     with pytest.raises(ValueError, match="64×64 px, the model was made for 32×32"):
-        WindowScorer(make_model(), processor)
+        STTScorer(make_model(), processor)
