@@ -72,7 +72,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["modeling_stt", "modeling_stt.*", "dataset_scripts", "dataset_scripts.*"]),
     package_data={
-        "modeling_stt": ["py.typed", "hub/card_template.md", "hub/LICENSE"],
+        "modeling_stt": ["py.typed", "hub/card_template.md", "hub/LICENSE", "pretrained/*/*"],
         "dataset_scripts": ["py.typed", "rendered_faces/head.npz", "rendered_faces/LICENSE.md"],
     },
     entry_points={"console_scripts": ["stt = modeling_stt.cli:main"]},

@@ -1,0 +1,162 @@
+"""Initialisation: how much of what tells clips apart survives the first pass, and who leaves chance in training.
+
+    python benchmarks/initialisation.py --data_dir RENDERED --output benchmarks/results/initialisation.json
+
+RENDERED is a tree of `python -m dataset_scripts.rendered_faces`. Three initialisations of the linear layers are
+compared at several widths: a standard deviation of 0.02 at every width (the authors' code), the same scaled to the
+width, 0.02 · √(512 / width) (what the model does), and 1 / √fan-in, which keeps the variance of a layer's inputs.
+
+*Share*: of the squared length of the class token after each block, and of the feature, the part that differs between
+clips. *Training*: small models on the same clips, the same order and the same steps; accuracy on held-out people.
+"""
+
+import argparse
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from dataset_scripts import load_dataset
+from modeling_stt import STTConfig, STTForVideoClassification, STTVideoProcessor
+from modeling_stt.training import ClipDataset
+from modeling_stt.training.environment import describe_environment
+from modeling_stt.training.results import write_results
+
+INITIALISATIONS = ("fixed", "scaled", "fan_in")
+SIZE, NUM_FRAMES = 48, 8
+
+
+def build(width: int, initialisation: str, seed: int, num_classes: int) -> STTForVideoClassification:
+    """A small STT of this width, its linear layers initialised in one of the three ways."""
+    torch.manual_seed(seed)
+    config = STTConfig(
+        image_size=SIZE,
+        num_frames=NUM_FRAMES,
+        backbone_stem_width=16,
+        backbone_widths=(16, 32, 64),
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=2,
+        hidden_dropout_prob=0.0,
+        drop_path_rate=0.0,
+        num_labels=num_classes,
+    )
+    model = STTForVideoClassification(config)
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            std = {"fixed": 0.02, "scaled": 0.02 * math.sqrt(512 / width), "fan_in": module.in_features**-0.5}
+            nn.init.trunc_normal_(module.weight, std=std[initialisation], a=-2.0, b=2.0)
+    return model
+
+
+def share_between_clips(features: torch.Tensor) -> float:
+    """The part of the mean squared length of `(B, D)` that differs between clips, in [0, 1]."""
+    return float((features - features.mean(0)).pow(2).sum() / features.pow(2).sum())
+
+
+@torch.no_grad()
+def propagate(model: STTForVideoClassification, clips: torch.Tensor) -> dict[str, Any]:
+    """Shares after each block and of the feature, for a model that was just made."""
+    outputs = model.train()(clips, output_hidden_states=True)
+    blocks = [share_between_clips(states[:, 0]) for states in outputs.hidden_states[1:]]
+    return {"class_token": blocks, "feature": share_between_clips(outputs.pooler_output)}
+
+
+def batches(clips: torch.Tensor, labels: torch.Tensor, size: int, steps: int, seed: int) -> Iterator[tuple]:
+    """Random batches, half of them mirrored."""
+    random = np.random.default_rng(seed)
+    for _ in range(steps):
+        chosen = torch.from_numpy(random.choice(len(clips), size, replace=False))
+        pixels = clips[chosen].float() / 255
+        yield (pixels.flip(-1) if random.random() < 0.5 else pixels), labels[chosen]
+
+
+def train(
+    model: STTForVideoClassification,
+    data: dict[str, tuple[torch.Tensor, torch.Tensor]],
+    steps: int,
+    seed: int,
+    rate: float,
+) -> dict[str, float]:
+    """Train for some steps; the mean loss of the last tenth, and the accuracy on the held-out clips."""
+    optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.05)
+    losses = []
+    model.train()
+    for step, (pixels, labels) in enumerate(batches(*data["train"], size=16, steps=steps, seed=seed)):
+        for group in optimizer.param_groups:
+            group["lr"] = rate * min(1.0, (step + 1) / 50)
+        loss = model(pixels, labels=labels).loss
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        losses.append(loss.item())
+    model.eval()
+    clips, labels = data["test"]
+    with torch.inference_mode():
+        answers = torch.cat([model(part.float() / 255).logits.argmax(1) for part in clips.split(64)])
+    return {"loss": mean(losses[-max(1, steps // 10) :]), "accuracy": (answers == labels).float().mean().item()}
+
+
+def read(data_dir: Path, split: str, num_clips: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Clips `(N, T, 3, S, S)` uint8 and labels of equally many of each class."""
+    rows = load_dataset("dfew", "fold_1", data_dir=data_dir, split=split)
+    labels = np.array(rows["label"])
+    per_class = num_clips // len(set(labels.tolist()))
+    chosen = np.concatenate([np.flatnonzero(labels == label)[:per_class] for label in sorted(set(labels.tolist()))])
+    size = {"height": SIZE, "width": SIZE}
+    dataset = ClipDataset(rows.select(chosen), STTVideoProcessor(num_frames=NUM_FRAMES, size=size))
+    items = [dataset[i] for i in tqdm(range(len(dataset)), desc=f"reading {split} clips")]
+    pixels = torch.stack([(255 * item["pixel_values"]).round().to(torch.uint8) for item in items])
+    return pixels, torch.tensor([item["labels"] for item in items])
+
+
+def main() -> None:
+    """Measure all widths and initialisations and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", type=Path, required=True)
+    parser.add_argument("--widths", type=int, nargs="+", default=[64, 128, 256, 512])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--num_clips", type=int, default=2800, help="training clips, equally many of each class")
+    parser.add_argument("--learning_rate", type=float, default=1e-3)
+    parser.add_argument("--output", type=Path, help="JSON to write")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    data = {
+        "train": read(arguments.data_dir, "train", arguments.num_clips),
+        "test": read(arguments.data_dir, "test", 700),
+    }
+    num_classes = int(data["train"][1].max()) + 1
+    some = data["train"][0][torch.randperm(len(data["train"][0]), generator=torch.Generator().manual_seed(0))[:64]]
+    rows: list[dict[str, Any]] = []
+    for seed in range(arguments.seeds):
+        for width in arguments.widths:
+            for initialisation in INITIALISATIONS:
+                model = build(width, initialisation, seed, num_classes)
+                row: dict[str, Any] = {"width": width, "initialisation": initialisation, "seed": seed}
+                row["share"] = propagate(model, some.float() / 255)
+                row |= train(model, data, arguments.steps, seed, arguments.learning_rate)
+                rows.append(row)
+                share, loss, accuracy = row["share"]["feature"], row["loss"], row["accuracy"]
+                print(
+                    f"{width:4} {initialisation:7} seed {seed}: share {share:.3f}, loss {loss:.3f}, "
+                    f"accuracy {accuracy:.3f}",
+                    flush=True,
+                )
+                if arguments.output:
+                    settings = {
+                        name: value for name, value in vars(arguments).items() if name not in ("data_dir", "output")
+                    }
+                    found = {"settings": settings, "chance": 1 / num_classes, "runs": rows}
+                    write_results(arguments.output, found | {"environment": describe_environment()})
+
+
+if __name__ == "__main__":
+    main()
