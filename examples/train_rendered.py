@@ -28,6 +28,7 @@ from train import train
 
 RECIPE = Path(__file__).parent / "recipes" / "rendered.yaml"
 CLIPS_PER_PERSON = 4
+SIZE = 96  # a little larger than the model's frames: the random crop in training then enlarges nothing
 FRAMES_PER_SECOND = 4  # the 8 frames of a clip are then the 2 seconds of a timeline's window
 
 
@@ -44,13 +45,13 @@ def make_weights(arguments: Sequence[str]) -> None:
     run, args = parse_arguments(options)
     config = STTConfig(**read_object("model_config", run.model_config))
 
-    render(faces, own.people, config.image_size, config.num_frames, args.seed, own.workers)
+    render(faces, own.people, config, args.seed, own.workers)
     recipe = FrameRecipe(epochs=own.frame_epochs, seed=args.seed, bf16=args.bf16)
     weights = pretrain(faces, backbone, config, run, recipe)
     train([*options, f"--backbone_weights={weights}", *(["--resume_from_checkpoint=last"] if stt.is_dir() else [])])
 
 
-def render(folder: Path, people: int, size: int, num_frames: int, seed: int, workers: int | None) -> None:
+def render(folder: Path, people: int, config: STTConfig, seed: int, workers: int | None) -> None:
     """Render the clips unless that has been done, and note how their faces are cut out."""
     if (folder / CONVENTION).is_file():
         return
@@ -58,15 +59,15 @@ def render(folder: Path, people: int, size: int, num_frames: int, seed: int, wor
         folder,
         num_clips=CLIPS_PER_PERSON * people,
         clips_per_person=CLIPS_PER_PERSON,
-        num_frames=num_frames,
-        image_size=size,
+        num_frames=config.num_frames,
+        image_size=SIZE,
         frames_per_second=FRAMES_PER_SECOND,
         seed=seed,
         num_workers=workers,
         videos=False,
     )
     # Written last: a tree without it was not finished.
-    (folder / CONVENTION).write_text(json.dumps(FaceCrop(size=size).to_dict()) + "\n")
+    (folder / CONVENTION).write_text(json.dumps(FaceCrop(size=config.image_size).to_dict()) + "\n")
 
 
 def pretrain(faces: Path, folder: Path, config: STTConfig, run: RunArguments, recipe: FrameRecipe) -> Path:
