@@ -95,7 +95,9 @@ def train_side_by_side(output_dir: Path, options: list[str]) -> None:
 def score_shuffled(model_dir: Path, data_dir: Path, run: dict[str, Any]) -> dict[str, Any]:
     """Score a saved model on the test fold with the sampled frames of every clip in random order."""
     rows = load_dataset("dfew", "fold_1", data_dir=data_dir, split="test")
-    clips = ClipDataset(rows, AutoVideoProcessor.from_pretrained(model_dir), shuffle_time=True, labels=run["classes"])
+    clips = ClipDataset(
+        rows, AutoVideoProcessor.from_pretrained(model_dir), labels=run["classes"], frame_order="shuffled"
+    )
     weight = run["recipe"]["compact_weight"]
     arguments = STTTrainingArguments(str(model_dir), eval_strategy="no", disable_tqdm=True, compact_weight=weight)
     trainer = STTTrainer(AutoModelForVideoClassification.from_pretrained(model_dir), arguments)

@@ -24,9 +24,8 @@ from dataset_scripts.synthetic_faces import MARKER as SYNTHETIC_MARKER
 from dataset_scripts.verify import config_class, own_options, verify
 from modeling_stt.timeline import FaceCrop
 from modeling_stt.timeline.crops import CONVENTION
-from modeling_stt.training import FoldRun, run_fold
+from modeling_stt.training import FoldRows, FoldRun, run_fold
 from modeling_stt.training.data import (
-    FoldRows,
     builder_options,
     check_dataset,
     choose_configuration,
@@ -34,7 +33,7 @@ from modeling_stt.training.data import (
     lies_in_marked_tree,
     split_rows,
 )
-from modeling_stt.training.options import RunArguments, parse_arguments, read_augment, read_object
+from modeling_stt.training.options import RunArguments, fold_protocol, parse_arguments, read_augment, read_object
 from modeling_stt.training.report import report_fold
 from modeling_stt.training.start import build_model, describe_start, note_face_crop, warn_of_learning_rate
 
@@ -64,15 +63,10 @@ def train(arguments: Sequence[str]) -> FoldRun:
     finished = run_fold(
         model,
         processor,
-        rows.train,
-        rows.test,
+        rows,
         args,
-        validation_rows=rows.validation,
+        fold_protocol(run),
         augment=augment,
-        selection=run.selection,
-        select_by=run.select_by,
-        validation_fraction=run.validation_fraction,
-        soft_labels=run.soft_labels,
         verification=verification,
         about={
             "dataset": run.dataset,

@@ -2,6 +2,7 @@
 
 from .arguments import STTTrainingArguments
 from .backbone_weights import BackboneReport, load_backbone_weights
+from .calibration import accuracy_at_coverage, calibrate, expected_calibration_error
 from .clips import ClipAugment, ClipDataset, ClipDraw, ClipPhotometry
 from .cross_validation import CrossValidation, MeanOfFolds, summarize_folds
 from .losses import class_weights, compact_softmax_cross_entropy
@@ -14,7 +15,7 @@ from .metrics import (
     confusion_matrix,
     score,
 )
-from .protocol import SELECTIONS, FoldRun, run_fold, split_validation
+from .protocol import SELECTIONS, FoldProtocol, FoldRows, FoldRun, audit_time, run_fold, split_validation
 from .sampler import ClipSampler
 from .start import set_classes
 from .trainer import STTTrainer
@@ -31,16 +32,22 @@ __all__ = [
     "ClipPhotometry",
     "ClipSampler",
     "CrossValidation",
+    "FoldProtocol",
+    "FoldRows",
     "FoldRun",
     "MeanOfFolds",
     "STTTrainer",
     "STTTrainingArguments",
     "Scores",
+    "accuracy_at_coverage",
+    "audit_time",
+    "calibrate",
     "class_distances",
     "class_weights",
     "compact_softmax_cross_entropy",
     "compute_metrics",
     "confusion_matrix",
+    "expected_calibration_error",
     "hash_weights",
     "load_backbone_weights",
     "run_fold",

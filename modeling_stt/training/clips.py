@@ -15,6 +15,8 @@ from ..video_processing_stt import STTVideoProcessor
 
 IGNORED = -100  # the label that losses pass over
 
+FRAME_ORDERS = ("true", "shuffled", "reversed", "repeated")
+
 
 class ClipDraw(NamedTuple):
     """What a [`ClipSampler`] asks a [`ClipDataset`] for.
@@ -173,15 +175,17 @@ class ClipDataset(Dataset):
         processor: Samples, resizes and rescales.
         augment: For training: frames are drawn at random within their segments, then the augmentation takes the place
             of the processor's resizing. None, for testing: the segments' centres, resized.
-        seed: Of draws that come by plain index, and of `shuffle_time`.
+        seed: Of draws that come by plain index, and of shuffled frames.
         labels: Class names in the model's order; the rows' labels are brought into it by name. None keeps the rows'
             own.
         votes: Make an item's `labels` the distribution `(K,)` float32 of the annotators' votes, in column `votes`: K
             numbers in the order of the rows' class names.
-        shuffle_time: Put the sampled frames of every clip in a random order, to test what a model makes of time.
+        frame_order: Order of the sampled frames of every clip, to see what a model makes of time: `"true"`,
+            `"shuffled"`, `"reversed"`, or `"repeated"` for the middle one in all places.
 
     Raises:
-        ValueError: For rows without these columns, or a label that is no class; the clip is named.
+        ValueError: For rows without these columns, or a label that is not a class; the clip is named. For an unknown
+            order.
     """
 
     def __init__(
@@ -193,14 +197,16 @@ class ClipDataset(Dataset):
         seed: int = 0,
         labels: Sequence[str] | None = None,
         votes: bool = False,
-        shuffle_time: bool = False,
+        frame_order: str = "true",
     ) -> None:
         self.rows = rows
         self.processor = processor
         self.augment = augment
         self.seed = seed
         self.votes = votes
-        self.shuffle_time = shuffle_time
+        if frame_order not in FRAME_ORDERS:
+            raise ValueError(f"frame_order={frame_order!r} is unknown: choose one of {FRAME_ORDERS}.")
+        self.frame_order = frame_order
         row_names = _row_class_names(rows)
         self.class_names = list(labels) if labels is not None else row_names
         self.row_class_names = row_names or self.class_names
@@ -231,13 +237,21 @@ class ClipDataset(Dataset):
     def _pixel_values(self, row: Mapping[str, Any], rng: np.random.Generator) -> torch.Tensor:
         crop_seed = int(rng.integers(2**63))
         frames = self.processor.read_clip(_source(row), rng if self.augment else None)
-        if self.shuffle_time:
-            frames = frames[torch.from_numpy(rng.permutation(len(frames)))]
+        if self.frame_order != "true":
+            frames = frames[self._order(len(frames), rng)]
         if self.augment:
             size = self.processor.crop_size if self.processor.do_center_crop else self.processor.size
             frames = self.augment(frames, (size["height"], size["width"]), crop_seed)
         resize = {"do_resize": False, "do_center_crop": False} if self.augment else {}
         return self.processor([frames], do_sample_frames=False, return_tensors="pt", **resize)["pixel_values"][0]
+
+    def _order(self, num_frames: int, rng: np.random.Generator) -> torch.Tensor:
+        order = torch.arange(num_frames)
+        if self.frame_order == "shuffled":
+            return torch.from_numpy(rng.permutation(num_frames))
+        if self.frame_order == "repeated":
+            return torch.full_like(order, num_frames // 2)
+        return order.flip(0)
 
     def _item_label(self, draw: ClipDraw, row: Mapping[str, Any]) -> int | torch.Tensor:
         if not self.votes:

@@ -13,7 +13,7 @@ from .results import differences
 # What results.json tells of one fold alone. All else is the same in all folds of a cross-validation.
 OF_ONE_FOLD = (
     *("fold", "configuration", "clips", "verification"),
-    *("test", "selected", "last", "train_seconds", "history", "sha256_of_weights"),
+    *("test", "calibration", "audit", "selected", "last", "train_seconds", "history", "sha256_of_weights"),
 )
 
 

@@ -5,35 +5,15 @@ This room knows no data set: names, options and rows of the builders are handed 
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 
 from .options import RunArguments, read_object
+from .protocol import FoldRows
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class FoldRows:
-    """The rows of one fold.
-
-    Args:
-        train: Training clips.
-        test: Test clips.
-        validation: The data set's own validation clips, where it has both these and test clips.
-    """
-
-    train: Dataset
-    test: Dataset
-    validation: Dataset | None = None
-
-    @property
-    def class_names(self) -> list[str]:
-        """Names of the classes in the order of the labels."""
-        return list(self.train.features["label"].names)
 
 
 def check_dataset(run: RunArguments, known: Iterable[str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .options import RunArguments
-from .protocol import RESULTS_FILE, RUN_FILE
+from .results import RESULTS_FILE, RUN_FILE
 
 
 def parse_folds(arguments: Sequence[str], description: str | None = None) -> tuple[list[int] | None, list[str]]:

@@ -12,7 +12,7 @@ from transformers import HfArgumentParser
 
 from .arguments import STTTrainingArguments
 from .clips import ClipAugment, ClipPhotometry
-from .protocol import SELECTIONS
+from .protocol import SELECTIONS, FoldProtocol
 
 PHOTOMETRY = tuple(change.name for change in fields(ClipPhotometry))
 
@@ -81,6 +81,10 @@ class RunArguments:
     validation_fraction: float = field(
         default=0.1, metadata={"help": "Share of the training fold cut for validation."}
     )
+    audit: bool = field(
+        default=False,
+        metadata={"help": "Score the test clips also with their frames shuffled, reversed, and one frame repeated."},
+    )
 
 
 # Groups of --help, in its order; the rest of transformers' TrainingArguments comes last.
@@ -89,7 +93,7 @@ _DATA = (
     *("face_crop", "smallest_crop", "photometry"),
 )
 _MODEL = ("model", "model_config", "backbone_weights", "do_normalize")
-_PROTOCOL = ("selection", "select_by", "validation_fraction")
+_PROTOCOL = ("selection", "select_by", "validation_fraction", "audit")
 _GROUPS = {
     "data": _DATA,
     "model": _MODEL,
@@ -138,9 +142,18 @@ def parse_arguments(
     named, rest = first.parse_known_args(arguments)
     from_recipe = read_recipe(named.recipe) if named.recipe else []
     kinds: Any = (RunArguments, STTTrainingArguments)
-    parser = _GroupedParser(kinds, parents=[first], description=description, formatter_class=_Help)
+    usage = "%(prog)s --data_dir DIR --output_dir DIR [--recipe FILE] [--option VALUE …]"
+    parser = _GroupedParser(kinds, parents=[first], usage=usage, description=description, formatter_class=_Help)
     run, args, *_ = parser.parse_args_into_dataclasses([*from_recipe, *rest])
     return run, args
+
+
+def fold_protocol(run: RunArguments) -> FoldProtocol:
+    """Make the protocol that the options describe; unknown names end the program."""
+    try:
+        return FoldProtocol(run.selection, run.select_by, run.validation_fraction, run.soft_labels, run.audit)
+    except ValueError as error:
+        raise SystemExit(f"--selection or --select_by: {error}") from error
 
 
 def read_recipe(path: Path) -> list[str]:

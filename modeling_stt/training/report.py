@@ -6,8 +6,8 @@ from pathlib import Path
 
 from .cross_validation import CrossValidation
 from .plots import plot_confusion_matrix
-from .protocol import RESULTS_FILE, FoldRun
-from .results import write_results
+from .protocol import FoldRun
+from .results import RESULTS_FILE, write_results
 
 logger = logging.getLogger(__name__)
 

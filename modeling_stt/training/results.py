@@ -8,6 +8,9 @@ from typing import Any
 
 from .environment import CODE_FACTS
 
+RESULTS_FILE = "results.json"
+RUN_FILE = "run.json"  # what a run was started with; an interrupted run is resumed only with the same
+
 
 def write_results(path: str | os.PathLike, results: dict[str, Any]) -> Path:
     """Write results.json, whole or not at all: an interrupted write leaves the old file.
@@ -25,17 +28,17 @@ def write_results(path: str | os.PathLike, results: dict[str, Any]) -> Path:
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """In what two runs differ, of that which decides what a run comes to.
+    """List the facts in which two runs differ, of those that decide their outcome.
 
     Args:
-        there: What one run.json or results.json tells, or a part of it.
+        there: Content of one run.json or results.json, or a part of it.
         here: The same of the other.
 
     Returns:
         A text such as `"recipe.learning_rate (0.01 there, 0.1 here)"` for each, in order of names; empty for runs that
         are alike. Of the environments only `CODE_FACTS` count.
     """
-    facts_there, facts_here = (dict(_facts(json.loads(json.dumps(told)))) for told in (there, here))
+    facts_there, facts_here = (dict(_facts(json.loads(json.dumps(run)))) for run in (there, here))
     return [
         f"{name} ({_shown(facts_there.get(name))} there, {_shown(facts_here.get(name))} here)"
         for name in sorted(facts_there.keys() | facts_here.keys())

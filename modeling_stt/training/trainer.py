@@ -1,10 +1,12 @@
-"""The Trainer of STT: transformers' own, with the compact loss, exact however a batch is cut."""
+"""The Trainer of STT: transformers' own, with the compact loss, exact however a batch is split."""
 
 import math
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+import datasets
 import numpy as np
 import torch
 from torch import nn
@@ -12,34 +14,41 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import EvalLoopOutput, TrainOutput
+from transformers.trainer_utils import EvalLoopOutput, PredictionOutput, TrainOutput
 
 from ..modeling_stt import STTForVideoClassification, STTVideoClassifierOutput
+from ..video_processing_stt import STTVideoProcessor
 from .arguments import STTTrainingArguments
-from .clips import ClipDataset
+from .calibration import reset_calibration
+from .clips import ClipAugment, ClipDataset
 from .losses import class_weights, compact_softmax_cross_entropy
 from .metrics import compute_metrics
 from .sampler import ClipSampler
 
+# Rows of a data set, with the columns that ClipDataset reads.
+Rows: TypeAlias = datasets.Dataset | Sequence[Mapping[str, Any]]
+
 
 class STTTrainer(Trainer):
-    """Trains [`STTForVideoClassification`] on a [`ClipDataset`] with the compact softmax cross entropy.
+    """Trains [`STTForVideoClassification`] on clips with the compact softmax cross entropy.
 
-    One optimizer step takes the mean loss of all clips of the global batch, whatever its cutting into processes and
-    accumulation steps, and fill-ups of the last batch don't count. (What a clip's features are can still depend on the
-    cutting: see `STTTrainingArguments.batch_norm`.) Evaluation counts every clip once, and logs `loss` (that of
-    training, over the evaluated clips), `war`, `uar`, `recall_<class>`, `intra_distance` and `inter_distance`.
+    One optimizer step takes the mean loss of all clips of the global batch, however it is split into processes and
+    accumulation steps; padding of the last batch does not count. (The features of a clip can still depend on the
+    split: see `STTTrainingArguments.batch_norm`.) Evaluation counts every clip once, and logs `loss` (the training
+    loss over the evaluated clips), `war`, `uar`, `recall_<class>`, `intra_distance` and `inter_distance`.
 
     Args:
         model: The model; its `id2label` names the classes.
         args: The arguments.
-        train_dataset: Clips with augmentation, drawn by a [`ClipSampler`].
-        eval_dataset: Clips without, or several such data sets by name.
-        kwargs: All else as in transformers' `Trainer`. `compute_metrics` and `processing_class` have defaults: the
-            scores above, and the training clips' processor, which is saved with every checkpoint.
+        train_dataset: Rows of a data set, as `load_dataset(…, split="train")` gives them, which are augmented as the
+            recipe does; or a [`ClipDataset`] of one's own. Drawn by a [`ClipSampler`].
+        eval_dataset: Rows or clips without augmentation, or several such data sets by name.
+        kwargs: All other arguments of transformers' `Trainer`. `processing_class` is the [`STTVideoProcessor`] that
+            makes clips of rows, and is saved with every checkpoint; by default that of the training clips.
+            `compute_metrics` gives the scores above by default.
 
     Raises:
-        TypeError: For a `train_dataset` that is no [`ClipDataset`].
+        TypeError: For rows without a `processing_class`, and data sets that are neither rows nor a [`ClipDataset`].
         ValueError: For clips whose classes are not those of the model, in its order; for several GPUs in one process;
             for several processes that don't know of each other; for `batch_norm="sync"` over processes on CPUs; and
             for FSDP2 with a torch before 2.11.
@@ -51,18 +60,21 @@ class STTTrainer(Trainer):
         self,
         model: STTForVideoClassification,
         args: STTTrainingArguments,
-        train_dataset: ClipDataset | None = None,
-        eval_dataset: Dataset | dict[str, Dataset] | None = None,
+        train_dataset: Rows | ClipDataset | None = None,
+        eval_dataset: Rows | Dataset | dict[str, Rows | Dataset] | None = None,
         **kwargs: Any,
     ) -> None:
-        class_names = model.config.class_names
+        class_names, processor = model.config.class_names, kwargs.get("processing_class")
+        augment = ClipAugment()
+        train_dataset = _as_clips(
+            "train_dataset", train_dataset, processor, labels=class_names, augment=augment, seed=args.seed
+        )
+        if isinstance(eval_dataset, dict):
+            eval_dataset = {k: _as_clips(k, rows, processor, labels=class_names) for k, rows in eval_dataset.items()}
+        else:
+            eval_dataset = _as_clips("eval_dataset", eval_dataset, processor, labels=class_names)
         if train_dataset is not None:
-            if not isinstance(train_dataset, ClipDataset):
-                raise TypeError(f"train_dataset is a {type(train_dataset).__name__}; expected a ClipDataset.")
             kwargs.setdefault("processing_class", train_dataset.processor)
-        named = eval_dataset if isinstance(eval_dataset, dict) else {"eval_dataset": eval_dataset}
-        for name, dataset in {"train_dataset": train_dataset, **named}.items():
-            _check_class_names(name, dataset, class_names)
         kwargs.setdefault("compute_metrics", compute_metrics(class_names))
         super().__init__(
             model=model,
@@ -144,7 +156,7 @@ class STTTrainer(Trainer):
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """As in transformers, after the model's temperature and threshold, fitted to other weights, are reset."""
         assert self.model is not None
-        self.model.config.temperature, self.model.config.min_score = 1.0, None
+        reset_calibration(self.model.config)
         return super().train(*args, **kwargs)
 
     def compute_loss(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -154,6 +166,22 @@ class STTTrainer(Trainer):
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return super().compute_loss(model, *args, **kwargs)
+
+    def evaluate(self, eval_dataset: Any = None, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As in transformers; `eval_dataset` may be rows, or several data sets by name."""
+        if isinstance(eval_dataset, dict):
+            eval_dataset = {name: self._clips_of(name, each) for name, each in eval_dataset.items()}
+        elif not isinstance(eval_dataset, str):  # the name of one that the Trainer has
+            eval_dataset = self._clips_of("eval_dataset", eval_dataset)
+        return super().evaluate(eval_dataset, *args, **kwargs)
+
+    def predict(self, test_dataset: Any, *args: Any, **kwargs: Any) -> PredictionOutput:
+        """As in transformers; `test_dataset` may be rows."""
+        return super().predict(self._clips_of("test_dataset", test_dataset), *args, **kwargs)
+
+    def _clips_of(self, name: str, dataset: Any) -> ClipDataset | None:
+        assert self.model is not None
+        return _as_clips(name, dataset, self.processing_class, labels=self.model.config.class_names)
 
     def evaluation_loop(
         self,
@@ -237,7 +265,7 @@ class STTTrainer(Trainer):
 
 
 class _SamplerEpoch(TrainerCallback):
-    """Tells the sampler its epoch. transformers does so too, but not in several processes resumed within an epoch."""
+    """Sets the sampler's epoch; transformers does not in several processes that are resumed within an epoch."""
 
     def __init__(self, sampler: ClipSampler) -> None:
         self.sampler = sampler
@@ -248,10 +276,27 @@ class _SamplerEpoch(TrainerCallback):
         self.sampler.set_epoch(int(state.epoch or 0))
 
 
-def _check_class_names(name: str, dataset: Dataset | None, class_names: list[str]) -> None:
-    known = getattr(dataset, "class_names", None)
-    if known is not None and list(known) != class_names:
-        raise ValueError(
-            f"{name} has the classes {list(known)}, the model has {class_names}. Give ClipDataset(labels=…) the "
-            "model's, or make the model with those of the data."
+def _as_clips(
+    name: str, dataset: Any, processor: STTVideoProcessor | None, *, labels: list[str], **options: Any
+) -> ClipDataset | None:
+    """Make a `ClipDataset` of rows; one that is there already must have the model's classes."""
+    if dataset is None:
+        return None
+    if isinstance(dataset, ClipDataset):
+        if dataset.class_names is not None and list(dataset.class_names) != labels:
+            raise ValueError(
+                f"{name} has the classes {list(dataset.class_names)}, the model has {labels}. Give "
+                "ClipDataset(labels=…) the model's, or make the model with those of the data."
+            )
+        return dataset
+    if isinstance(dataset, Mapping) or not isinstance(dataset, datasets.Dataset | Sequence):
+        raise TypeError(
+            f"{name} is a {type(dataset).__name__}; expected rows such as load_dataset(…, split="
+            f'"{name.removesuffix("_dataset")}") gives, or a ClipDataset.'
         )
+    if processor is None:
+        raise TypeError(
+            f"{name} is a {type(dataset).__name__} of rows: give processing_class=STTVideoProcessor(…), which makes "
+            "clips of them, or a ClipDataset."
+        )
+    return ClipDataset(dataset, processor, labels=labels, **options)

@@ -206,7 +206,7 @@ def test_a_draw_that_does_not_count_gets_the_ignored_label(rows: list[dict[str, 
 
 def test_shuffling_time_keeps_the_frames_and_only_changes_their_order(rows: list[dict[str, Any]]) -> None:
     in_order = ClipDataset(rows, make_processor())
-    shuffled = ClipDataset(rows, make_processor(), shuffle_time=True, seed=1)
+    shuffled = ClipDataset(rows, make_processor(), frame_order="shuffled", seed=1)
     moved = 0
     for i in range(len(rows)):
         a, b = in_order[i]["pixel_values"], shuffled[i]["pixel_values"]
@@ -214,6 +214,17 @@ def test_shuffling_time_keeps_the_frames_and_only_changes_their_order(rows: list
         assert torch.equal(b, shuffled[i]["pixel_values"])
         moved += not torch.equal(a, b)
     assert moved >= 4
+
+
+def test_frames_are_reversed_and_repeated_for_an_audit(rows: list[dict[str, Any]]) -> None:
+    true, turned, still = (
+        ClipDataset(rows, make_processor(), frame_order=order)[0]["pixel_values"]
+        for order in ("true", "reversed", "repeated")
+    )
+    assert torch.equal(turned, true.flip(0)) and not torch.equal(turned, true)
+    assert torch.equal(still, true[2].expand_as(true))
+    with pytest.raises(ValueError, match="frame_order='backwards' is unknown"):
+        ClipDataset(rows, make_processor(), frame_order="backwards")
 
 
 def test_videos_are_read_by_path_and_from_bytes(tmp_path: Path) -> None:

@@ -5,12 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pytest
-from transformers import TrainerCallback
+import torch
+from transformers import AutoConfig, AutoModelForVideoClassification, TrainerCallback
 
 from helpers.tiny import NAMES, make_arguments, make_model, make_processor, make_rows
-from modeling_stt.training import STTTrainer, run_fold, split_validation
-from modeling_stt.training.protocol import RESULTS_FILE
+from modeling_stt.training import (
+    FoldProtocol,
+    FoldRows,
+    STTTrainer,
+    expected_calibration_error,
+    run_fold,
+    split_validation,
+)
+from modeling_stt.training.calibration import softmax
+from modeling_stt.training.results import RESULTS_FILE
 
 
 @pytest.fixture(scope="module")
@@ -33,19 +43,16 @@ def _run(
     selection: str = "validation",
     soft_labels: bool = False,
     validation_rows: datasets.Dataset | None = None,
+    audit: bool = False,
     **arguments: Any,
 ) -> dict[str, Any]:
     arguments = {"eval_strategy": "epoch", "save_strategy": "epoch", "num_train_epochs": 3} | arguments
     run = run_fold(
         make_model(),
         make_processor(),
-        rows.select(range(12)),
-        rows.select(range(12, 18)),
+        FoldRows(rows.select(range(12)), rows.select(range(12, 18)), validation_rows),
         make_arguments(output_dir, **arguments),
-        selection=selection,
-        validation_fraction=0.25,
-        soft_labels=soft_labels,
-        validation_rows=validation_rows,
+        FoldProtocol(selection, validation_fraction=0.25, soft_labels=soft_labels, audit=audit),
         about={"dataset": "noise"},
     )
     return run.results
@@ -193,6 +200,57 @@ def test_interrupted_run_may_go_on_cut_up_otherwise(
     results = _run(rows, tmp_path, resume_from_checkpoint="last", **halves)
     assert results["recipe"]["clips_per_step"] == 4
     assert results["last"]["epoch"] == 3
+
+
+def test_a_run_of_other_length_is_neither_resumed_nor_taken_as_finished(
+    rows: datasets.Dataset, tmp_path: Path
+) -> None:
+    # 30 steps, then 60 with "last": nothing was trained, and the old score was reported as that of 60.
+    first = _run(rows, tmp_path, max_steps=3)
+    assert (first["recipe"]["max_steps"], first["recipe"]["num_train_epochs"]) == (3, None)
+    with pytest.raises(ValueError, match=r"recipe.max_steps \(3 there, 6 here\)"):
+        _run(rows, tmp_path, max_steps=6, resume_from_checkpoint="last")
+    assert _run(rows, tmp_path, max_steps=3, resume_from_checkpoint="last")["history"] == first["history"]
+
+
+def test_the_chosen_model_is_calibrated_on_validation_and_its_scores_are_of_raw_logits(
+    rows: datasets.Dataset, tmp_path: Path
+) -> None:
+    own = datasets.concatenate_datasets(
+        [rows.map(lambda row, n=n: {"clip_id": f"own {n} {row['clip_id']}"}) for n in range(2)]
+    )
+    results = _run(rows, tmp_path / "run", validation_rows=own)
+    fitted = results["calibration"]["fitted"]
+    assert fitted["num_clips"] == 36 and fitted["temperature"] != 1
+    model = AutoModelForVideoClassification.from_pretrained(tmp_path / "run")
+    assert (model.config.temperature, model.config.min_score) == (fitted["temperature"], fitted["min_score"])
+    # The logits of the saved model are calibrated; those times the temperature are what the scores are of.
+    test, processor = rows.select(range(12, 18)), make_processor()
+    with torch.no_grad():
+        logits = model(**processor([row["frames"] for row in test], return_tensors="pt")).logits
+    labels = np.array(test["label"])
+    errors = [expected_calibration_error(softmax(z.numpy()), labels) for z in (logits * fitted["temperature"], logits)]
+    assert list(results["calibration"]["expected_calibration_error"].values()) == pytest.approx(errors, abs=1e-5)
+    assert results["calibration"]["accuracy_at_coverage"]["1"] == results["test"]["war"]
+
+
+@pytest.mark.parametrize("selection", ["validation", "last", "test"])
+def test_nothing_is_calibrated_on_test_or_training_clips_or_on_few(
+    selection: str, rows: datasets.Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    results = _run(rows, tmp_path / "run", selection=selection)
+    assert results["calibration"]["fitted"] is None
+    assert results["calibration"]["expected_calibration_error"]["after"] is None
+    assert AutoConfig.from_pretrained(tmp_path / "run").temperature == 1
+    assert ("Validation has 3 clips" in caplog.text) == (selection == "validation")
+
+
+def test_an_audit_scores_other_orders_of_the_frames(rows: datasets.Dataset, tmp_path: Path) -> None:
+    results = _run(rows, tmp_path / "run", audit=True)
+    assert list(results["audit"]) == ["shuffled", "reversed", "repeated"]
+    assert results["audit"]["reversed"]["num_clips"] == 6
+    assert results["audit"]["repeated"]["loss"] != results["test"]["loss"]
+    assert "audit" not in _run(rows, tmp_path / "without")
 
 
 def test_precision_that_accelerate_was_told_stands_in_the_recipe(

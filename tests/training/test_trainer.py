@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from datasets import DatasetDict
 from torch import nn
 from transformers import AutoModelForVideoClassification, AutoVideoProcessor, HfArgumentParser
 
@@ -179,6 +180,22 @@ def test_the_rate_falls_by_epochs_also_under_accumulation(rows: Rows, tmp_path: 
     assert rates == pytest.approx([0.01] * 4 + [0.001] * 4 + [0.0001] * 2)
 
 
+def test_rows_are_trained_on_as_clips_of_the_recipe(rows: Rows, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"batch_norm": "frozen", "num_train_epochs": 1}
+    own = make_trainer(rows, tmp_path, **options)
+    given = STTTrainer(
+        make_model(), make_arguments(tmp_path, **options), rows, {"all": rows}, processing_class=make_processor()
+    )
+    for trainer in (own, given):
+        trainer.train()
+    assert [entry.get("loss") for entry in given.state.log_history] == [
+        entry.get("loss") for entry in own.state.log_history
+    ]
+    assert given.evaluate(rows)["eval_loss"] == own.evaluate()["eval_loss"]
+    np.testing.assert_array_equal(given.predict(rows).predictions[0], own.predict(own.eval_dataset).predictions[0])
+    assert "eval_all_war" in given.evaluate()
+
+
 def test_the_defaults_are_the_papers_recipe(rows: Rows, tmp_path: Path) -> None:
     arguments = STTTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
     assert (arguments.num_train_epochs, arguments.per_device_train_batch_size, arguments.seed) == (100, 32, 42)
@@ -220,8 +237,10 @@ def test_what_would_be_silently_wrong_is_refused(rows: Rows, tmp_path: Path, mon
         STTTrainer(make_model(), arguments, turned)
     with pytest.raises(ValueError, match="test has the classes"):
         STTTrainer(make_model(), arguments, eval_dataset={"test": turned})
-    with pytest.raises(TypeError, match="train_dataset is a list; expected a ClipDataset"):
+    with pytest.raises(TypeError, match=r"train_dataset is a list of rows: give processing_class=STTVideoProcessor"):
         STTTrainer(make_model(), arguments, rows)
+    with pytest.raises(TypeError, match=r'train_dataset is a DatasetDict; expected rows .*split="train"'):
+        STTTrainer(make_model(), arguments, DatasetDict(), processing_class=processor)
     with pytest.raises(ValueError, match="2 GPUs in one process"):
         several = make_arguments(tmp_path)
         several._n_gpu = 2

@@ -1,0 +1,189 @@
+"""Calibration: a temperature, a threshold for answers to rely on, and how right the model is when it is sure.
+
+A network's probabilities are usually too high. Dividing all logits by one temperature, fitted on validation clips,
+mends most of that and changes no answer (Guo et al. 2017, arXiv 1706.04599).
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ..configuration_stt import STTConfig
+
+NUM_BINS = 15  # of the expected calibration error, as in Guo et al.
+COVERAGES = (1.0, 0.9, 0.8, 0.5)  # shares of clips answered: all, less the least sure tenth, fifth, half
+LEAST_CLIPS = 30  # fewer validation clips decide neither a temperature nor an epoch
+RELIABLE = 0.9  # accuracy that answers at or above the threshold have on validation
+LEAST_ANSWERED = 10  # validation clips at or above the threshold; fewer are right by chance
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Settings fitted on validation clips.
+
+    Args:
+        temperature: Divisor of the logits, in [0.05, 20].
+        min_score: Least probability of an answer to rely on; None where no threshold makes answers reliable.
+        num_clips: Validation clips that both were fitted on.
+    """
+
+    temperature: float
+    min_score: float | None
+    num_clips: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+
+def calibrate(logits: np.ndarray, labels: np.ndarray) -> Calibration | None:
+    """Fit temperature and threshold on validation clips.
+
+    Args:
+        logits: `(N, K)` of validation clips that the model was not trained on.
+        labels: `(N,)` their classes.
+
+    Returns:
+        None for fewer than `LEAST_CLIPS` clips.
+    """
+    if len(labels) < LEAST_CLIPS:
+        return None
+    temperature = fit_temperature(logits, labels)
+    return Calibration(temperature, choose_min_score(softmax(logits / temperature), labels), len(labels))
+
+
+def reset_calibration(config: STTConfig) -> None:
+    """Forget temperature and threshold: they were fitted to other weights than those that training will end with."""
+    config.temperature, config.min_score = 1.0, None
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Find the temperature in [0.05, 20] with the least cross entropy.
+
+    Cross entropy is convex in the inverse temperature, so bisection of its derivative finds the minimum.
+
+    Args:
+        logits: `(N, K)`, finite.
+        labels: `(N,)` classes in [0, K).
+    """
+    logits = np.asarray(logits, dtype=np.float64)
+    own = logits[np.arange(len(labels)), labels]
+
+    def slope(inverse: float) -> float:
+        return float(((softmax(inverse * logits) * logits).sum(axis=1) - own).mean())
+
+    low, high = 0.05, 20.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if slope(middle) > 0 else (middle, high)
+    return 2 / (low + high)
+
+
+def choose_min_score(
+    probabilities: np.ndarray, labels: np.ndarray, accuracy: float = RELIABLE, least_answered: int = LEAST_ANSWERED
+) -> float | None:
+    """Choose the lowest threshold at which answers are right often enough.
+
+    Args:
+        probabilities: `(N, K)` of validation clips.
+        labels: `(N,)` their classes.
+        accuracy: Share of right answers, among those of at least the threshold, to reach.
+        least_answered: Number of clips that must be answered.
+
+    Returns:
+        The threshold in [0, 1], one of the clips' highest probabilities; None where no threshold reaches `accuracy`.
+    """
+    confidence, right = _confidence(probabilities, labels)
+    for threshold in np.unique(confidence):  # ascending, so the first that will do leaves out the fewest
+        answered = confidence >= threshold
+        if answered.sum() < least_answered:
+            return None
+        if right[answered].mean() >= accuracy:
+            return float(threshold)
+    return None
+
+
+def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, num_bins: int = NUM_BINS) -> float:
+    """Compute the mean gap between confidence and accuracy, in [0, 1].
+
+    Clips are binned by their highest probability in `num_bins` bins of equal width; gaps are weighted by the bins'
+    numbers of clips.
+
+    Args:
+        probabilities: `(N, K)`.
+        labels: `(N,)` classes in [0, K).
+        num_bins: Number of bins.
+    """
+    confidence, right = _confidence(probabilities, labels)
+    bins = np.minimum((confidence * num_bins).astype(int), num_bins - 1)
+    gaps = np.bincount(bins, weights=confidence - right, minlength=num_bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def accuracy_at_coverage(
+    probabilities: np.ndarray, labels: np.ndarray, coverages: Sequence[float] = COVERAGES
+) -> dict[str, float]:
+    """Compute the accuracy of the surest answers.
+
+    Args:
+        probabilities: `(N, K)`.
+        labels: `(N,)` classes in [0, K).
+        coverages: Shares of clips to answer, in (0, 1]; at least one clip is answered.
+
+    Returns:
+        Coverage as text, such as `"0.9"` → accuracy of that share of the clips, the surest.
+    """
+    confidence, right = _confidence(probabilities, labels)
+    order = np.argsort(-confidence, kind="stable")
+    return {f"{share:g}": float(right[order[: max(1, round(share * len(order)))]].mean()) for share in coverages}
+
+
+def describe_calibration(fitted: Calibration | None, logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Describe calibration for results.json, measured on test clips.
+
+    Args:
+        fitted: Settings fitted on validation; None where they were not fitted.
+        logits: `(N, K)` of test clips, before division by the temperature.
+        labels: `(N,)` their classes.
+
+    Returns:
+        `fitted` (the settings, or None), `expected_calibration_error` with `before` and `after` (None where nothing
+        was fitted), `accuracy_at_coverage`, and `at_min_score` with `coverage` and `accuracy` (None without a
+        threshold or an answer).
+    """
+    before = softmax(logits)
+    after = before if fitted is None else softmax(logits / fitted.temperature)
+    described: dict[str, Any] = {
+        "fitted": None if fitted is None else fitted.to_dict(),
+        "expected_calibration_error": {
+            "before": expected_calibration_error(before, labels),
+            "after": None if fitted is None else expected_calibration_error(after, labels),
+        },
+        "accuracy_at_coverage": accuracy_at_coverage(after, labels),
+        "at_min_score": None,
+    }
+    if fitted is not None and fitted.min_score is not None:
+        confidence, right = _confidence(after, labels)
+        answered = confidence >= fitted.min_score
+        accuracy = float(right[answered].mean()) if answered.any() else None
+        described["at_min_score"] = {"coverage": float(answered.mean()), "accuracy": accuracy}
+    return described
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Turn logits `(N, K)` into probabilities, in float64."""
+    shifted = np.asarray(logits, dtype=np.float64)
+    powers = np.exp(shifted - shifted.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def _confidence(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Highest probability of each clip, `(N,)`, and whether it is of the right class, `(N,)` of 0 and 1."""
+    probabilities, labels = np.asarray(probabilities), np.asarray(labels)
+    if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1] or not len(labels):
+        raise ValueError(
+            f"probabilities {probabilities.shape} and labels {labels.shape}: expected (N, K) and (N,), at least one."
+        )
+    return probabilities.max(axis=1), (probabilities.argmax(axis=1) == labels).astype(np.float64)

@@ -1,0 +1,88 @@
+"""Calibration: the temperature is the best one, the threshold keeps its promise, figures are those of the formulas."""
+
+import numpy as np
+import pytest
+
+from modeling_stt.training.calibration import (
+    accuracy_at_coverage,
+    calibrate,
+    choose_min_score,
+    describe_calibration,
+    expected_calibration_error,
+    fit_temperature,
+    softmax,
+)
+
+
+def _clips(num_clips: int = 4000, scale: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Logits whose softmax is calibrated by construction, times `scale`."""
+    rng = np.random.default_rng(seed)
+    logits = 2 * rng.standard_normal((num_clips, 4))
+    labels = np.array([rng.choice(4, p=p) for p in softmax(logits)])
+    return scale * logits, labels
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
+def test_the_temperature_undoes_a_scale_of_the_logits(scale: float) -> None:
+    logits, labels = _clips(scale=scale)
+    temperature = fit_temperature(logits, labels)
+    assert temperature == pytest.approx(scale, rel=0.1)
+
+    def cross_entropy(t: float) -> float:
+        return -np.log(softmax(logits / t)[np.arange(len(labels)), labels]).mean()
+
+    assert cross_entropy(temperature) < min(cross_entropy(0.99 * temperature), cross_entropy(1.01 * temperature))
+
+
+def test_the_temperature_stays_in_range_where_all_or_no_clips_are_right() -> None:
+    logits = 5 * np.eye(3)
+    assert fit_temperature(logits, np.arange(3)) == pytest.approx(0.05)
+    assert fit_temperature(logits, np.array([1, 2, 0])) == pytest.approx(20)
+
+
+def test_calibration_error_falls_on_other_clips() -> None:
+    fitted = calibrate(*_clips(scale=3.0))
+    described = describe_calibration(fitted, *_clips(scale=3.0, seed=1))
+    errors = described["expected_calibration_error"]
+    assert errors["before"] > 0.1 and errors["after"] < 0.03
+    assert described["at_min_score"]["accuracy"] == pytest.approx(0.9, abs=0.03)
+
+
+def test_the_threshold_is_the_lowest_that_keeps_its_promise() -> None:
+    probabilities, labels = softmax(_clips()[0]), _clips()[1]
+    threshold = choose_min_score(probabilities, labels)
+    right = probabilities.argmax(axis=1) == labels
+    confidence = probabilities.max(axis=1)
+    assert right[confidence >= threshold].mean() >= 0.9
+    lower = confidence[confidence < threshold].max()
+    assert right[confidence >= lower].mean() < 0.9
+
+
+def test_no_threshold_is_made_up() -> None:
+    rng = np.random.default_rng(0)
+    guesses, labels = softmax(rng.standard_normal((200, 4))), rng.integers(4, size=200)
+    assert choose_min_score(guesses, labels) is None
+    assert choose_min_score(np.eye(4), np.arange(4)) is None, "four right answers may be luck"
+    assert calibrate(5 * np.eye(4)[[0, 1, 2, 3] * 7], np.array([0, 1, 2, 3] * 7)) is None, "28 clips are too few"
+
+
+def test_calibration_error_is_the_formula_spelled_out() -> None:
+    # Two clips of confidence 0.9, one of them right; two of 0.6, both right.
+    probabilities = np.array([[0.9, 0.1], [0.1, 0.9], [0.6, 0.4], [0.4, 0.6]])
+    labels = np.array([0, 0, 0, 1])
+    assert expected_calibration_error(probabilities, labels, num_bins=5) == pytest.approx((0.4 + 0.4) / 2)
+    certain = np.eye(2)
+    assert expected_calibration_error(certain, np.array([0, 1])) == 0, "a confidence of 1 has a bin"
+
+
+def test_coverage_leaves_out_the_least_sure() -> None:
+    confidence = np.linspace(0.55, 0.95, 10)
+    probabilities = np.stack([confidence, 1 - confidence], axis=1)
+    labels = np.array([1, 0, 1, 0, 1, 0, 0, 0, 0, 0])  # wrong are the first, third and fifth
+    expected = {"1": 0.7, "0.9": 7 / 9, "0.8": 0.75, "0.5": 1.0}
+    assert accuracy_at_coverage(probabilities, labels) == pytest.approx(expected)
+
+
+def test_what_does_not_belong_together_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"probabilities \(2, 2\) and labels \(3,\)"):
+        expected_calibration_error(np.eye(2), np.arange(3))
