@@ -142,6 +142,7 @@ def _facts(run: TrainedRun) -> dict[str, Any]:
         "training_time": _training_time(list(folds.values())),
         "carbon": _carbon(run),
         "calibration": results.get("calibration"),
+        "audit": results.get("audit"),
     }
 
 

@@ -4,8 +4,10 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,16 @@ _PACKAGES = ("torch", "torchvision", "transformers", "datasets", "accelerate", "
 CODE_FACTS = (*_PACKAGES, "sha256_of_code")
 
 
+_SECRET = re.compile(r"^--?\w*(token|secret|password|key)$", re.IGNORECASE)
+_TOKEN = re.compile(r"\bhf_\w{8,}")  # of the Hub
+
+
 def describe_environment() -> dict[str, Any]:
-    """Versions, git sha and hardware of this run, for results.json.
+    """Describe versions, git sha, hardware and command of this run, for results.json.
 
     `git_sha` is that of this package's own checkout, with `-dirty` behind it where files were changed, or None where
     the package was not installed from one. `sha256_of_code` is of the model's and the training's source files.
+    Tokens and other secrets in the command are masked.
     """
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
@@ -36,8 +43,22 @@ def describe_environment() -> dict[str, Any]:
         "num_cpus": os.cpu_count(),
         "gpus": gpus,
         "num_processes": int(os.environ.get("WORLD_SIZE", "1")),
-        "command": " ".join(sys.argv),
+        "command": _without_secrets(sys.argv),
     }
+
+
+def _without_secrets(words: Sequence[str]) -> str:
+    """Join the words of a command line, with the values of options such as `--hub_token` masked."""
+    shown: list[str] = []
+    for word in words:
+        option, equals, _ = word.partition("=")
+        if not equals and shown and _SECRET.search(shown[-1]) and not word.startswith("-"):
+            shown.append("***")
+        elif equals and _SECRET.search(option):
+            shown.append(f"{option}=***")
+        else:
+            shown.append(_TOKEN.sub("***", word))
+    return " ".join(shown)
 
 
 @cache  # files may change while a run of days goes on with the code that it has loaded

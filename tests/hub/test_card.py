@@ -114,6 +114,15 @@ def test_calibration_is_reported_if_it_was_measured(tmp_path: Path) -> None:
     assert "- Probabilities are not calibrated." in text and "0.120 without a fitted temperature" in text
 
 
+def test_an_audit_and_a_number_of_steps_are_reported(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    assert "Use of time" not in card_of(folder).text and "| epochs | 3 |" in card_of(folder).text
+    recipe = json.loads((folder / "results.json").read_text())["recipe"] | {"num_train_epochs": None, "max_steps": 60}
+    text = card_of(folder, audit={"shuffled": {"war": 0.5, "uar": 0.25}}, recipe=recipe).text
+    assert "| order of frames | WAR | UAR |\n|---|---|---|\n| shuffled | 50.00 | 25.00 |\n" in text
+    assert "| steps | 60 |" in text and "| epochs |" not in text
+
+
 def test_results_without_a_value_that_the_card_reports_are_refused(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
     change_results(folder, recipe={"seed": 1})

@@ -37,6 +37,14 @@ def test_environment_names_versions_and_the_checkout(monkeypatch: pytest.MonkeyP
     assert describe_environment()["git_sha"] is None, "a machine without git has no sha, and no crash"
 
 
+def test_secrets_of_the_command_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = "hf_" + 20 * "a"
+    words = ["train.py", f"--hub_token={secret}", "--hub_token", secret, "--api_key", "abc", "--model", f"x/{secret}"]
+    monkeypatch.setattr("sys.argv", [*words, "--push_to_hub", "--seed=1"])
+    command = describe_environment()["command"]
+    assert command == ("train.py --hub_token=*** --hub_token *** --api_key *** --model x/*** --push_to_hub --seed=1")
+
+
 def test_confusion_matrix_is_drawn_also_with_an_absent_class(tmp_path: Path) -> None:
     path = plot_confusion_matrix([[3, 1], [0, 0]], ["happy", "sad"], tmp_path / "pictures" / "c.png", "WAR 75")
     assert path.read_bytes().startswith(b"\x89PNG")
