@@ -65,7 +65,7 @@ def test_train_writes_model_results_and_picture(trained: Path) -> None:
 def test_what_train_leaves_can_be_published(trained: Path) -> None:
     files = publish(trained, "user/stt", dry_run=True).files
     assert files["model.safetensors"] == trained / "model.safetensors"
-    assert b"> **Trained and scored on synthetic faces" in files["README.md"]
+    assert b"> **Trained and evaluated on synthetic faces" in files["README.md"]
     assert str(trained.parents[1]).encode() not in files["results.json"] + files["README.md"]
 
 

@@ -43,7 +43,9 @@ def launcher(configuration: str, num_processes: int, *words: str | Path, **env: 
     """Command and environment that start this file in processes by a configuration that is shipped."""
     command = [sys.executable, "-m", "accelerate.commands.launch", f"--num_processes={num_processes}"]
     command += ["--config_file", str(CONFIGURATIONS / configuration), __file__, *map(str, words)]
-    return {"args": command, "env": os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | env, "text": True}
+    found = os.pathsep.join(filter(None, [str(ROOT / "tests"), os.environ.get("PYTHONPATH")]))  # helpers
+    own = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": found}
+    return {"args": command, "env": os.environ | own | env, "text": True}
 
 
 def launch(*words: Any, **env: str) -> subprocess.CompletedProcess[str]:
