@@ -2,8 +2,9 @@
 
     python benchmarks/rendered_groups.py --data_dir FACES --output benchmarks/results/rendered_groups.json
 
-FACES is the tree that examples/train_rendered.py wrote, runs/rendered/faces. The renderer knows who is shown: its `truth.csv` gives the groups.
-Differences between groups say how the model does on renders of such people, not on people.
+FACES is the tree that examples/train_rendered.py wrote, runs/rendered/faces. The renderer knows who is shown: its
+`truth.csv` gives the groups. Differences between groups say how the model does on renders of such people, not on
+people.
 """
 
 import argparse
