@@ -28,8 +28,10 @@ from transformers.video_utils import VideoMetadata, make_batched_metadata
 
 from .video_reading_stt import (
     IMAGE_SUFFIXES,
+    OTHER_IMAGE_SUFFIXES,
     ChooseFrames,
     choose_frames,
+    is_animation,
     list_frame_files,
     read_frame_files,
     read_video_frames,
@@ -236,6 +238,8 @@ class STTVideoProcessor(BaseVideoProcessor):
         """One video's frames, all or the chosen ones, and its metadata: a given one counts where files have none."""
         if isinstance(video, str | os.PathLike) and Path(video).is_dir():
             video = list_frame_files(video)
+        elif _is_frame_file(video) and is_animation(video):
+            return read_video_frames(video, choose)
         elif _is_frame(video) or _is_frame_file(video):
             video = [video]
         if _is_file(video):
@@ -286,7 +290,8 @@ def _is_frame(video: Any) -> bool:
 
 
 def _is_frame_file(video: Any) -> bool:
-    return isinstance(video, str | os.PathLike) and Path(video).suffix.lower() in IMAGE_SUFFIXES
+    pictures = IMAGE_SUFFIXES + OTHER_IMAGE_SUFFIXES
+    return isinstance(video, str | os.PathLike) and Path(video).suffix.lower() in pictures
 
 
 def _is_video(video: Any) -> bool:
@@ -323,8 +328,8 @@ def _to_pixels(frames: Any, input_data_format: str | ChannelDimension | None = N
 
     Where the shape leaves open which it is, `input_data_format` decides; without it, channels come first.
     """
-    if is_pil_image(frames) and not frames.mode.startswith(("RGB", "I", "F")):  # the latter two are no bytes
-        frames = frames.convert("RGB")
+    if is_pil_image(frames) and not frames.mode.startswith(("I", "F")):  # whose values are not bytes
+        frames = frames.convert("RGBA" if frames.has_transparency_data else "RGB")
     if not isinstance(frames, torch.Tensor):
         frames = np.array(frames)
     axes = [axis for axis in (-3, -1) if frames.ndim > 2 and frames.shape[axis] in (1, 3, 4)]

@@ -5,75 +5,117 @@ Imports nothing of this project. `read_video_frames` and `read_frame_files` deco
 """
 
 import io
+import ipaddress
 import os
 import re
+import socket
+import struct
+import time
+import urllib.error
 import urllib.request
 from bisect import bisect_left, bisect_right
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from fractions import Fraction
+from functools import cache
 from http.client import HTTPException
 from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
+from urllib.parse import urlsplit
 
 import av
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torchvision.transforms.v2 import functional as tvF
+from transformers.utils import logging
 from transformers.video_utils import VideoMetadata
 
-# torchvision's operator, not its function, whose warning takes a thirtieth of a small JPEG's time: 0.29 announces that
-# its image decoders will go. Then Pillow takes their place: the same pixels, in half as much time again. (In WebP,
-# Pillow alone heeds a photograph's orientation.)
+# torchvision's operator instead of its function, whose deprecation warning takes a thirtieth of a small JPEG's time.
+# torchvision will remove its decoders. Then Pillow takes their place: the same pixels at 1.5 times the cost. (Of WebP,
+# only Pillow heeds a photograph's orientation.)
 DECODE_IMAGE: Any = getattr(torch.ops.image, "decode_image", None)
-RGB = 3  # torchvision's number for it
+RGB, RGB_ALPHA = 3, 4  # torchvision's numbers for them
 
-# What frames on disk are known by. torchvision reads the first four; the others are here to be refused by name, lest a
-# list of them be taken for a batch of videos.
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+# Frames on disk. `dataset_scripts` accepts the same.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp")
+# Pictures that are refused by name, so that a list of them is not taken for a batch of videos.
+OTHER_IMAGE_SUFFIXES = (".tif", ".tiff", ".avif", ".heic", ".jp2")
 
 # FFmpeg's names of containers of recorded video, and of sound, which is then refused for having no video. Its other
 # readers would draw a text file as a video, or follow a playlist to other files.
 CONTAINERS = (
-    "mov,matroska,avi,gif,mpegts,mpeg,mpegvideo,m4v,h264,hevc,mjpeg,flv,asf,ogg,ivf,nut,mxf,dv,rm,mp3,wav,flac,aac"
+    "mov,matroska,avi,gif,apng,mpegts,mpeg,mpegvideo,m4v,h264,hevc,mjpeg,flv,asf,ogg,ivf,nut,mxf,dv,rm,mp3,wav,flac,"
+    "aac"
 )
 
-# Decoding and converting start no threads: FFmpeg waits for its threads when it cleans up, and waits forever where it
-# does so in a forked worker of a DataLoader. More workers are the way to decode in parallel. PyAV before 17 has no
-# `threads`, and converts in one.
+# Pixels that a frame may have: 8192 × 8192. Headers may state less than what is decoded later.
+MAX_FRAME_PIXELS = 2**26
+
+# What may be fetched from an address, at most.
+MAX_DOWNLOAD_BYTES = 2**30
+MAX_DOWNLOAD_S = 300.0
+
+# Decoding and converting start no threads: FFmpeg waits for its threads when it cleans up, and waits forever if that
+# happens in a forked worker of a DataLoader. More workers are the way to decode in parallel. PyAV before 17 has no
+# option `threads`, and converts in one.
 _PYAV = int(av.__version__.split(".")[0])
 ONE_THREAD: dict[str, Any] = {"threads": 1} if _PYAV >= 17 else {}
 
-# A title in another encoding than UTF-8 is no reason to refuse a video. PyAV 19 takes it, and has no such option.
+# A title in another encoding than UTF-8 is no reason to refuse a video. PyAV 19 accepts it and has no such option.
 _ANY_METADATA: dict[str, Any] = {"metadata_errors": "ignore"} if _PYAV < 19 else {}
+
+# HDR's transfer functions, PQ and HLG, by their numbers in ITU-T H.273; and how swscale is asked for BT.709 instead.
+_HDR_TRANSFERS = (16, 18)
+_TO_SDR = {"dst_color_trc": 1, "dst_color_primaries": 1}
+
+_NUMBERS = re.compile(r"\d+(?:\.\d+)*")
+_LFS_POINTER = b"version https://git-lfs"
 
 VideoFile = str | os.PathLike | bytes | BinaryIO
 ChooseFrames = Callable[[VideoMetadata], np.ndarray]
 
+logger = logging.get_logger(__name__)
+
 
 def list_frame_files(folder: str | os.PathLike) -> list[Path]:
-    """The image files of a clip's folder in time order: by the last integer of their names (9.jpg before 10.jpg).
+    """List the pictures of a clip's folder in time order: by the last number of their names (9.jpg before 10.jpg).
 
-    Hidden files (macOS leaves `._1.jpg`) and files that are no images are passed over.
+    Hidden files (macOS leaves `._1.jpg`) and files that are not pictures are passed over. A number with points
+    (`t_0.967.jpg`) may be a time in seconds. Its parts are compared one by one, which is right for seconds and for
+    numbered parts alike if all names have equally many decimals; otherwise the order is unknown and refused.
 
     Raises:
         FileNotFoundError: For a missing folder.
-        ValueError: For no image at all, an image without a number in its name, or two with the same number.
+        ValueError: For a folder without pictures, pictures of another type than `IMAGE_SUFFIXES`, a picture without a
+            number in its name, two with the same number, or numbers that can be read in two ways.
     """
-    files = [p for p in Path(folder).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
-    if not files:
-        raise ValueError(f"{folder} has no frames: expected images ({', '.join(IMAGE_SUFFIXES)}) named by number.")
-    by_number: dict[int, Path] = {}
+    pictures = (*IMAGE_SUFFIXES, *OTHER_IMAGE_SUFFIXES, ".gif")
+    files = [p for p in Path(folder).iterdir() if p.suffix.lower() in pictures and not p.name.startswith(".")]
+    others = sorted({p.suffix.lower() for p in files} - set(IMAGE_SUFFIXES))
+    if others or not files:
+        found = f"pictures of type {', '.join(others)}, which are not read" if others else "no frames"
+        raise ValueError(f"{folder} has {found}: expected images ({', '.join(IMAGE_SUFFIXES)}) named by number.")
+    by_number: dict[tuple[int, ...], Path] = {}
+    spellings: dict[tuple[int, int], Path] = {}
     for file in files:
-        numbers = re.findall(r"\d+", file.stem)
+        numbers = _NUMBERS.findall(file.stem)
         if not numbers:
             raise ValueError(f"{file} has no number in its name, so its place in time is unknown: rename the frames.")
-        if other := by_number.get(int(numbers[-1])):
+        parts = numbers[-1].split(".")
+        if other := by_number.get(tuple(map(int, parts))):
             raise ValueError(f"{other} and {file.name} carry the same frame number: which comes first is unknown.")
-        by_number[int(numbers[-1])] = file
+        by_number[tuple(map(int, parts))] = file
+        spellings[len(parts), len(parts[-1]) if len(parts) > 1 else 0] = file
+    if len(spellings) > 1:
+        names = " and ".join(sorted(file.name for file in spellings.values()))
+        raise ValueError(
+            f"{folder} has frames named like {names}: the points may belong to seconds or stand between numbers, so "
+            "the order is unknown. Rename the frames by whole numbers."
+        )
     return [by_number[number] for number in sorted(by_number)]
 
 
@@ -84,17 +126,35 @@ def read_frame_files(files: Sequence[str | os.PathLike]) -> torch.Tensor:
         files: Paths in time order, repeats allowed.
 
     Returns:
-        `(T, 3, H, W)` uint8 RGB. Frames of another size than the first's are resized to it.
+        `(T, 3, H, W)` uint8 RGB, upright, transparent parts on white, of one size as `stack_frames` makes it.
 
     Raises:
         FileNotFoundError: For a missing file.
-        ValueError: For no file, or one that is not a readable image; it is named.
+        ValueError: For an empty list, or a file that is not a readable picture of one frame; it is named.
     """
     names = [os.fspath(file) for file in files]
-    # By turns, reading and decoding cost a twentieth more: each finds the processor's caches full of the other.
+    # By turns, reading and decoding cost a twentieth more: each finds the CPU's caches full of the other's data.
     contents = {name: _read_file(name) for name in dict.fromkeys(names)}
     frames = {name: _decode_image(name, data) for name, data in contents.items()}
     return stack_frames([frames[name] for name in names])
+
+
+def is_animation(name: str | os.PathLike) -> bool:
+    """Recognise an animated PNG or WebP among image files, by its header."""
+    with Path(name).open("rb") as file:
+        return _has_animation(file.read(4096))
+
+
+def _has_animation(header: bytes) -> bool:
+    if header.startswith(b"\x89PNG"):
+        return b"acTL" in header.partition(b"IDAT")[0]
+    return header[8:16] == b"WEBPVP8X" and bool(header[20] & 2)
+
+
+def _may_be_transparent(header: bytes) -> bool:
+    if header.startswith(b"\x89PNG"):  # grey or RGB with alpha, or a transparent colour
+        return header[25] in (4, 6) or b"tRNS" in header.partition(b"IDAT")[0]
+    return header.startswith(b"RIFF")
 
 
 def _read_file(name: str) -> torch.Tensor:
@@ -104,24 +164,48 @@ def _read_file(name: str) -> torch.Tensor:
 
 
 def _decode_image(name: str, data: torch.Tensor) -> torch.Tensor:
-    """An image file's bytes to `(3, H, W)` uint8 RGB, turned as its EXIF orientation says."""
+    """An image file's bytes to `(3, H, W)` uint8 RGB, turned as its EXIF orientation says, transparency on white."""
+    header = data[:4096].numpy().tobytes()
+    if _has_animation(header):
+        raise ValueError(f"{name} is an animation of several frames: give it alone, as a video, or save its frames.")
     try:
-        if DECODE_IMAGE is None:
-            return _decode_by_pillow(data)
-        frame = DECODE_IMAGE.default(data, RGB, True)
-    except (RuntimeError, OSError, SyntaxError, Image.DecompressionBombError) as error:  # but the first, Pillow's
+        if DECODE_IMAGE is None or header.startswith(b"BM"):  # BMP, which torchvision lacks
+            frame = _decode_by_pillow(data)
+        else:
+            frame = DECODE_IMAGE.default(data, RGB_ALPHA if _may_be_transparent(header) else RGB, True)
+    # All but the first are Pillow's.
+    except (RuntimeError, OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
         reason = re.sub(r"^.*\.cpp:\d+, ", "", str(error).splitlines()[0])
         raise ValueError(f"{name} ({len(data)} bytes) is not a readable image: {reason}") from error
-    # PNG has 16 bits too.
-    return frame if frame.dtype == torch.uint8 else tvF.to_dtype(frame, torch.uint8, scale=True)
+    _check_pixels(name, frame.shape[-1], frame.shape[-2], MAX_FRAME_PIXELS)
+    if frame.dtype != torch.uint8:  # PNG has 16 bits too
+        frame = tvF.to_dtype(frame, torch.uint8, scale=True)
+    return over_white(frame.permute(1, 2, 0)).permute(2, 0, 1) if frame.shape[0] == RGB_ALPHA else frame
 
 
 def _decode_by_pillow(data: torch.Tensor) -> torch.Tensor:
-    with Image.open(io.BytesIO(data.numpy().tobytes()), formats=("JPEG", "PNG", "WEBP")) as opened:
+    with Image.open(io.BytesIO(data.numpy().tobytes()), formats=("JPEG", "PNG", "WEBP", "BMP")) as opened:
         image = ImageOps.exif_transpose(opened)
         if image.mode.startswith("I"):  # 16 bits, which Pillow would cut at 255
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def over_white(frame: torch.Tensor) -> torch.Tensor:
+    """Put a frame with transparency, `(H, W, 4)` uint8 RGBA, on white: `(H, W, 3)` uint8 RGB.
+
+    White is what transformers puts arrays and PIL images on.
+    """
+    colors, alpha = frame[..., :3], frame[..., 3:].int()
+    if alpha.min() == 255:
+        return colors.contiguous()
+    return ((colors.int() * alpha + 255 * (255 - alpha) + 127) // 255).to(torch.uint8)
+
+
+def _check_pixels(name: str, width: int, height: int, limit: int) -> None:
+    if width * height > limit:
+        raise ValueError(f"{name} has a frame of {width}×{height} px; expected up to {limit} pixels: scale it down.")
 
 
 def read_video_frames(file: VideoFile, choose: ChooseFrames | None = None) -> tuple[torch.Tensor, VideoMetadata]:
@@ -131,11 +215,12 @@ def read_video_frames(file: VideoFile, choose: ChooseFrames | None = None) -> tu
     hold. Then only the stretches from the last keyframe before a chosen frame to that frame are decoded. Where the
     decoder contradicts the scan, all frames are decoded instead, so that the result is that of decoding everything
     first. Of H.264 in mp4, mov and mkv, frames that are not chosen and that no other is predicted from are passed
-    over. Frames are turned and mirrored as the file's display matrix says.
+    over. Frames come out as `VideoReader.to_rgb` makes them: upright, with square pixels, in SDR.
 
     Args:
         file: Path, http(s) address, bytes or binary file of a video (mp4, avi, mkv, webm, mov, … see `CONTAINERS`).
-            Cover pictures don't count as video; of several videos the first is read.
+            Cover pictures don't count as video; of several videos the first is read. What an address sends is limited
+            to `MAX_DOWNLOAD_BYTES` and `MAX_DOWNLOAD_S`.
         choose: Gets the metadata, `total_num_frames` counted, and returns the indices of the frames to decode; None
             for all. It is asked a second time where the count had to be corrected.
 
@@ -168,8 +253,7 @@ def open_source(file: VideoFile) -> str | BinaryIO:
     path = os.fspath(file)
     if path.startswith(("http://", "https://")):
         try:
-            with urllib.request.urlopen(path, timeout=30) as response:
-                return io.BytesIO(response.read())
+            return io.BytesIO(_fetch(path))
         except (OSError, HTTPException, ValueError) as error:
             raise ValueError(f"{path} cannot be fetched ({error}): download it yourself and give its path.") from error
     if not Path(path).exists():
@@ -178,11 +262,62 @@ def open_source(file: VideoFile) -> str | BinaryIO:
         raise ValueError(f"{path} is empty (0 bytes): copy it again from its source.")
     if not os.access(path, os.R_OK):
         raise PermissionError(f"You may not read {path}: its permissions, or its folder's, forbid it.")
+    if Path(path).is_file() and Path(path).stat().st_size < 1024 and Path(path).read_bytes().startswith(_LFS_POINTER):
+        raise ValueError(f"{path} is a pointer of Git LFS, not the video itself: run 'git lfs pull' in its folder.")
     return f"file:{path}"  # keeps FFmpeg from reading "take:1.mp4" as an address
 
 
+class _GuardedRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to http(s) only, and not from the Internet into a private network."""
+
+    def __init__(self, address: str) -> None:
+        self.from_private = _is_private(address)
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        if not newurl.startswith(("http://", "https://")):
+            raise urllib.error.URLError(f"it redirects to {newurl}, which is not http(s)")
+        if not self.from_private and _is_private(newurl):
+            raise urllib.error.URLError(f"it redirects to {newurl}, an address of a private network")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _is_private(address: str) -> bool:
+    """Whether any address of this host is loopback, private or otherwise outside of the public Internet."""
+    try:
+        found = socket.getaddrinfo(urlsplit(address).hostname, None)
+    except (OSError, UnicodeError):  # behind a proxy, which then resolves it
+        return False
+    return any(not ipaddress.ip_address(str(each[4][0]).partition("%")[0]).is_global for each in found)
+
+
+def _fetch(address: str) -> bytes:
+    """Download what an http(s) address sends, within the limits of size and time."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        _GuardedRedirects(address),
+    ):
+        opener.add_handler(handler)
+    deadline = time.monotonic() + MAX_DOWNLOAD_S
+    body = bytearray()
+    with opener.open(address, timeout=30) as response:
+        while piece := response.read1(2**16):
+            body += piece
+            if len(body) > MAX_DOWNLOAD_BYTES:
+                raise ValueError(f"it sends over {MAX_DOWNLOAD_BYTES / 2**20:g} MiB")
+            if time.monotonic() > deadline:
+                raise ValueError(f"it takes over {MAX_DOWNLOAD_S:g} s")
+        if response.length:
+            raise ValueError(f"it broke off after {len(body)} bytes")
+    return bytes(body)
+
+
 class _Scan(NamedTuple):
-    """What the packets of a video stream tell without decoding.
+    """Facts on a video stream that its packets give without decoding.
 
     Attributes:
         num_frames: Packets that hold a frame to be shown.
@@ -219,21 +354,30 @@ class _DecodedFrames:
         self.images[index] = image
 
     def clip(self, indices: list[int]) -> torch.Tensor:
-        """The frames of these indices, `(T, 3, H, W)`, those of another size than the first's resized to it."""
+        """The frames of these indices, `(T, 3, H, W)`, of one size as `stack_frames` makes it."""
         if list(self.images) == indices and all(image.base is self.block for image in self.images.values()):
             return torch.from_numpy(self.block).permute(0, 3, 1, 2)
         return stack_frames([torch.from_numpy(self.images[index]).permute(2, 0, 1) for index in indices])
 
 
 class VideoReader:
-    """The video stream of one file, which is opened anew for every pass: seek() may miss the beginning (MPEG-TS)."""
+    """The video stream of one file, which is opened anew for every pass: seek() may miss the beginning (MPEG-TS).
 
-    timeout: float | None = None  # seconds of silence after which a source is given up
+    Attributes:
+        timeout: Seconds of silence after which a source is given up; None for never.
+        max_pixels: Pixels that a frame may have; a larger one is refused before it is converted.
+    """
+
+    timeout: float | None = None
+    max_pixels: int = MAX_FRAME_PIXELS
 
     def __init__(self, source: str | BinaryIO, name: str) -> None:
         self.source = source
         self.name = name
         self.display_matrix: list[list[int]] | None = None  # of the first frame
+        self.pixel_aspect = Fraction(1)  # width of a pixel over its height
+        self.has_decoding_times_only = False
+        self.first_dts: int | None = None
 
     def read(self, choose: ChooseFrames | None) -> tuple[torch.Tensor, VideoMetadata]:
         """See `read_video_frames`."""
@@ -276,6 +420,10 @@ class VideoReader:
                     f"{self.name} is encoded in a way that PyAV cannot decode: re-encode it, say to H.264."
                 )
             decoder.thread_count = 1  # see ONE_THREAD
+            self.pixel_aspect = streams[0].sample_aspect_ratio or Fraction(1)
+            # AVI stores no presentation times; those that FFmpeg makes up are wrong where B-frames change the order.
+            self.has_decoding_times_only = container.format.name == "avi" and bool(decoder.has_b_frames)
+            self.first_dts = None
             yield container, streams[0]
 
     def _scan(self) -> _Scan:
@@ -288,6 +436,7 @@ class VideoReader:
             for packet in container.demux():
                 if packet.size == 0:
                     continue  # the mark of a stream's end
+                shown_at = packet.dts if self.has_decoding_times_only else packet.pts
                 if packet.pts is not None:
                     end = (packet.pts + (packet.duration or 0)) * ticks[packet.stream_index]
                     ends[packet.stream_index] = max(end, ends[packet.stream_index])
@@ -296,18 +445,16 @@ class VideoReader:
                 if packet.is_keyframe:
                     keyframes.append((packet.pts, position))
                 if not packet.is_discard:  # what an edit list cuts off is decoded but not shown
-                    times.append(packet.pts)
+                    times.append(shown_at)
                 position += 1
             known = sorted(time for time in times if time is not None)
             if len(known) < len(times):
                 known = []
             self.refuse_cut_short(container, stream, ends, known)
-            # AVI stores no presentation times; those that FFmpeg makes up are wrong where B-frames change the order.
-            ordered = container.format.name != "avi" or not stream.codec_context.has_b_frames
             return _Scan(
                 num_frames=len(times),
                 times=known,
-                entries=_find_entries(known, keyframes) if ordered else [],
+                entries=[] if self.has_decoding_times_only else _find_entries(known, keyframes),
                 fps=_measure_fps(stream, known),
             )
 
@@ -334,6 +481,11 @@ class VideoReader:
         elif "matroska" in container.format.name:
             end = max(ends.values(), default=0.0)
             promised = (container.duration or 0) / av.time_base
+        elif not self._ends_whole(container.format.name):
+            raise ValueError(
+                f"{self.name} is cut short: it ends at {end:.2f} s in the middle of its data. Copy it again from its "
+                "source, or re-encode what is left of it."
+            )
         longest_step = max((after - before for before, after in pairwise(times)), default=0) * tick
         if promised - end > max(0.1, 2 * longest_step):
             raise ValueError(
@@ -412,18 +564,111 @@ class VideoReader:
                 num_frames += 1
         return frames, num_frames
 
+    def _ends_whole(self, container_name: str) -> bool:
+        """Check the end of a file that promises no length: a GIF's last byte, MPEG-TS's packets of one size."""
+        if container_name not in ("gif", "mpegts") or (isinstance(self.source, str) and self._path is None):
+            return True
+        with self._path.open("rb") if self._path else nullcontext(self.source) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            head = file.read(3 * 204)
+            file.seek(max(0, size - 64))
+            tail = file.read(64)
+        if container_name == "gif":
+            return tail.rstrip(b"\0").endswith(b";")
+        # Plain, with a time code before each packet (M2TS), or with error correction behind it.
+        for step, sync in ((188, 0), (192, 4), (204, 0)):
+            if head[sync::step][:3] == b"GGG":
+                return size % step == 0
+        return True
+
+    @property
+    def _path(self) -> Path | None:
+        """The source as a path; None for an address and for a binary file."""
+        is_path = isinstance(self.source, str) and self.source.startswith("file:")
+        return Path(str(self.source).removeprefix("file:")) if is_path else None
+
+    def frame_time(self, frame: av.VideoFrame) -> float | None:
+        """Give the time of a decoded frame in seconds on the container's clock, None if it is not known.
+
+        AVI with B-frames stores no presentation times. There the decoding time of the packet that made the decoder
+        give the frame counts, from the first frame on: it keeps the gaps of dropped frames, which counting would
+        close. The last frames, which come out of the decoder after all packets, have none.
+
+        Args:
+            frame: Of the stream that `open` gave; frames must be passed in the order of decoding.
+        """
+        if not self.has_decoding_times_only:
+            return frame.time
+        if frame.dts is None or frame.time_base is None:
+            return None
+        if self.first_dts is None:
+            self.first_dts = frame.dts
+        return float((frame.dts - self.first_dts) * frame.time_base)
+
     def to_rgb(self, frame: av.VideoFrame) -> np.ndarray:
-        """A decoded frame to `(H, W, 3)` uint8, turned and mirrored as the file's display matrix says."""
+        """Convert a decoded frame to `(H, W, 3)` uint8 RGB as it is meant to be seen.
+
+        It stands upright (turned and mirrored as the file's display matrix says), has square pixels (the height is
+        kept), is deinterlaced, in SDR (PQ and HLG become BT.709), and lies on white where it is transparent.
+
+        Raises:
+            ValueError: For a frame of more than `max_pixels`.
+        """
+        width = max(1, round(frame.width * self.pixel_aspect))
+        _check_pixels(self.name, max(width, frame.width), frame.height, self.max_pixels)
         if self.display_matrix is None:  # not for every frame: those that are asked for it are long in being freed
             data: Any = frame.side_data.get("DISPLAYMATRIX")
             matrix = np.frombuffer(data, np.int32) if data else np.eye(3, dtype=np.int32)
             self.display_matrix = matrix.reshape(3, 3)[:2, :2].tolist()
-        image = frame.to_ndarray(format="rgb24", **ONE_THREAD)
+        if frame.interlaced_frame:
+            frame = _deinterlace(frame)
+        image = _convert(frame, width)
         # Where the picture's x and y axes point to on the screen; only quarter turns and mirrorings are told apart.
         (x_to_x, x_to_y), (y_to_x, y_to_y) = self.display_matrix
         if abs(x_to_y) > abs(x_to_x):
             image, x_to_x, y_to_y = image.transpose(1, 0, 2), y_to_x, x_to_y
         return np.ascontiguousarray(image[:: -1 if y_to_y < 0 else 1, :: -1 if x_to_x < 0 else 1])
+
+
+def _convert(frame: av.VideoFrame, width: int) -> np.ndarray:
+    """A decoded frame to `(H, width, 3)` uint8 RGB, in SDR and on white."""
+    options: dict[str, Any] = {"format": "rgba" if _has_alpha(frame.format.name) else "rgb24", **ONE_THREAD}
+    if width != frame.width:
+        options["width"] = width
+    if frame.color_trc in _HDR_TRANSFERS:
+        try:
+            image = frame.to_ndarray(**options, **_TO_SDR)
+        except TypeError:
+            logger.warning_once("HDR video is read without tone mapping, so too dark: it takes PyAV 18 or later.")
+            image = frame.to_ndarray(**options)
+    else:
+        image = frame.to_ndarray(**options)
+    return over_white(torch.from_numpy(image)).numpy() if image.shape[2] == 4 else image
+
+
+@cache
+def _has_alpha(pixel_format: str) -> bool:
+    known = av.VideoFormat(pixel_format)
+    return known.has_palette or any(component.is_alpha for component in known.components)
+
+
+def _deinterlace(frame: av.VideoFrame) -> av.VideoFrame:
+    """Fill in every other line from its neighbours, along edges (FFmpeg's estdif), which needs no other frame."""
+    if "estdif" not in av.filter.filters_available:
+        logger.warning_once("Interlaced video is read with combed edges: this build of PyAV has no filter estdif.")
+        return frame
+    graph = av.filter.Graph()
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format.name, time_base=frame.time_base or Fraction(1, 25)
+    )
+    filled, sink = graph.add("estdif", "mode=frame"), graph.add("buffersink")
+    source.link_to(filled)
+    filled.link_to(sink)
+    graph.configure()
+    graph.push(frame)
+    graph.push(None)  # it would wait for the next frame
+    return graph.pull()
 
 
 def _h264_length_size(decoder: av.VideoCodecContext) -> int:
@@ -478,13 +723,21 @@ def choose_frames(choose: ChooseFrames | None, metadata: VideoMetadata, name: st
 
 
 def stack_frames(frames: list[torch.Tensor]) -> torch.Tensor:
-    """Frames `(C, H, W)` to `(T, C, H, W)`, those of another size than the first's resized to it."""
+    """Stack frames `(C, H, W)` to `(T, C, H, W)`.
+
+    If their sizes differ, all are resized to the commonest one, of several the smallest: one large frame must not
+    enlarge all others.
+
+    Raises:
+        ValueError: For an empty list, or frames that differ in channels.
+    """
     if not frames:
         raise ValueError("A clip needs at least one frame; this one has none.")
     if len({frame.shape for frame in frames}) > 1:
         if len({frame.shape[0] for frame in frames}) > 1:
             raise ValueError(f"The frames of a clip differ in channels: {[frame.shape[0] for frame in frames]}.")
-        size = list(frames[0].shape[-2:])
+        counts = Counter((frame.shape[-2], frame.shape[-1]) for frame in frames)
+        size = list(max(counts, key=lambda size: (counts[size], -size[0] * size[1])))
         frames = [f if list(f.shape[-2:]) == size else tvF.resize(f, size, antialias=True) for f in frames]
     # Decoders leave channels last in memory: stacking them so is a plain copy, and resizing is at its fastest.
     frames = [frame.permute(1, 2, 0) for frame in frames]
@@ -499,13 +752,19 @@ def stack_frames(frames: list[torch.Tensor]) -> torch.Tensor:
 __all__ = [
     "CONTAINERS",
     "IMAGE_SUFFIXES",
+    "MAX_DOWNLOAD_BYTES",
+    "MAX_DOWNLOAD_S",
+    "MAX_FRAME_PIXELS",
     "ONE_THREAD",
+    "OTHER_IMAGE_SUFFIXES",
     "ChooseFrames",
     "VideoFile",
     "VideoReader",
     "choose_frames",
+    "is_animation",
     "list_frame_files",
     "open_source",
+    "over_white",
     "read_frame_files",
     "read_video_frames",
     "stack_frames",
