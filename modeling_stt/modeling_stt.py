@@ -13,6 +13,7 @@ Full text and code of the paper are not public. What is the paper's, what its au
 field by field in `STTConfig`.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -31,6 +32,9 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_stt import STTConfig
+
+# The authors' standard deviation of new weights, and the width that it was chosen for.
+INITIALIZER_RANGE, INITIALIZER_WIDTH = 0.02, 512
 
 
 @dataclass
@@ -454,7 +458,7 @@ class STTPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        std = self.config.initializer_range
+        std = INITIALIZER_RANGE if self.config.initializer_range is None else self.config.initializer_range
         if isinstance(module, STTEmbeddings):
             init.kaiming_normal_(module.projection.weight, mode="fan_in")
             init.zeros_(module.projection.bias)  # type: ignore[arg-type]
@@ -470,6 +474,9 @@ class STTPreTrainedModel(PreTrainedModel):
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, nn.Linear):
+            if self.config.initializer_range is None:
+                # The gain of a layer then is that of the authors' width, whatever the width.
+                std *= math.sqrt(INITIALIZER_WIDTH / self.config.hidden_size)
             init.trunc_normal_(module.weight, std=std)
             if module.bias is not None:
                 init.zeros_(module.bias)

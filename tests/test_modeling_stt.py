@@ -450,6 +450,32 @@ def test_gradient_reaches_every_parameter(order: str) -> None:
     assert parameters_without_gradient() == set()
 
 
+@pytest.mark.parametrize(("width", "std"), [(512, 0.02), (128, 0.04), (32, 0.08)])
+def test_new_weights_are_the_authors_at_their_width_and_scaled_at_others(width: int, std: float) -> None:
+    torch.manual_seed(0)
+    config = tiny_config(hidden_size=width, intermediate_size=4 * width, initializer_range=None)
+    model = STTForVideoClassification(config)
+    layer = model.stt.layers[1]
+    for linear in (layer.spatial_attention.q_proj, layer.temporal_attention.o_proj, layer.mlp.fc1, layer.mlp.fc2):
+        assert linear.weight.std().item() == pytest.approx(std, rel=0.1)
+    assert model.stt.embeddings.temporal_positions.std().item() == pytest.approx(0.02, rel=0.2)
+    config.initializer_range = 0.01
+    assert STTForVideoClassification(config).stt.layers[0].mlp.fc1.weight.std().item() == pytest.approx(0.01, rel=0.1)
+
+
+def test_what_differs_between_clips_reaches_the_feature_of_a_narrow_model() -> None:
+    """With 0.02 at a width of 64, all clips have nearly the same feature, and training does not leave chance."""
+    clips = make_clips(16) * torch.rand(16, 1, 3, 1, 1, generator=torch.Generator().manual_seed(2))
+    shares = []
+    for initializer_range in (0.02, None):
+        torch.manual_seed(0)
+        config = tiny_config(hidden_size=64, intermediate_size=256, initializer_range=initializer_range)
+        with torch.no_grad():
+            features = STTForVideoClassification(config).eval()(clips).pooler_output
+        shares.append(((features - features.mean(0)).pow(2).sum() / features.pow(2).sum()).item())
+    assert shares[1] > 2 * shares[0]
+
+
 @pytest.mark.parametrize("order", [order for order in ATTENTION_ORDERS if order != "space_only"])
 def test_one_batch_is_overfitted_though_its_classes_differ_in_the_order_of_frames_only(order: str) -> None:
     torch.manual_seed(0)
