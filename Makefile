@@ -11,7 +11,7 @@ FAST := tests/test_configuration_stt.py tests/test_load_dataset.py tests/hub/tes
 	tests/training/test_war_uar.py tests/timeline/test_limits.py tests/timeline/test_tracks.py \
 	tests/timeline/test_windows.py
 
-.PHONY: demo test test-fast test-lowest lint format clean
+.PHONY: demo weights test test-fast test-lowest lint format clean
 
 $(INSTALLED): setup.py
 	$(PYTHON) -m venv $(VENV)
@@ -21,6 +21,10 @@ $(INSTALLED): setup.py
 # Renders synthetic faces, trains a small STT on them with and without the compact loss, classifies a video.
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py --output_dir demo
+
+# Makes the weights of modeling_stt/pretrained again, in about an hour and a half on two cores; resumes if interrupted.
+weights: $(INSTALLED)
+	$(BIN)/python examples/train_rendered.py --output_dir runs/rendered --bf16 True --use_cpu True
 
 test: $(INSTALLED) lint
 	$(PYTEST)

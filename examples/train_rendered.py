@@ -47,8 +47,9 @@ def make_weights(arguments: Sequence[str]) -> None:
 
     render(faces, own.people, config, args.seed, own.workers)
     recipe = FrameRecipe(epochs=own.frame_epochs, seed=args.seed, bf16=args.bf16)
-    weights = pretrain(faces, backbone, config, run, recipe)
-    train([*options, f"--backbone_weights={weights}", *(["--resume_from_checkpoint=last"] if stt.is_dir() else [])])
+    pretrain(faces, backbone, config, run, recipe)
+    options.append(f"--backbone_weights={backbone / WEIGHTS_FILE}")
+    train([*options, *(["--resume_from_checkpoint=last"] if stt.is_dir() else [])])
 
 
 def render(folder: Path, people: int, config: STTConfig, seed: int, workers: int | None) -> None:
@@ -70,17 +71,17 @@ def render(folder: Path, people: int, config: STTConfig, seed: int, workers: int
     (folder / CONVENTION).write_text(json.dumps(FaceCrop(size=config.image_size).to_dict()) + "\n")
 
 
-def pretrain(faces: Path, folder: Path, config: STTConfig, run: RunArguments, recipe: FrameRecipe) -> Path:
+def pretrain(faces: Path, folder: Path, config: STTConfig, run: RunArguments, recipe: FrameRecipe) -> None:
     """Train the backbone on the frames that train.py trains on, and report on those that it validates on."""
     if (folder / WEIGHTS_FILE).is_file():
-        return folder / WEIGHTS_FILE
+        return
     rows = load_dataset("dfew", f"fold_{run.fold}", data_dir=faces, split="train")
     rows = add_truth(rows, faces, ["expression", "level", "action_units"])
     parts = split_validation(rows["clip_id"], rows["label"], run.validation_fraction)
     seen, held_out = (
         load_frames(rows.select(part), config.class_names, config.image_size, HIDDEN, SHOWN) for part in parts
     )
-    return pretrain_backbone(config, seen, folder, read_augment(run), recipe, held_out)
+    pretrain_backbone(config, seen, folder, read_augment(run), recipe, held_out)
 
 
 if __name__ == "__main__":

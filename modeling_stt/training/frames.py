@@ -144,7 +144,7 @@ def pretrain_backbone(
     augment: ClipAugment,
     recipe: FrameRecipe = FrameRecipe(),
     held_out: Frames | None = None,
-) -> Path:
+) -> FrameModel:
     """Train the backbone of an STT on frames; an interrupted run resumes at its last epoch.
 
     The loss is the cross entropy with the frame's classes, and the squared error of the action units in units of
@@ -153,13 +153,14 @@ def pretrain_backbone(
     Args:
         config: Configuration of the STT that will take the weights.
         frames: Frames to train on.
-        output_dir: Folder for `backbone.safetensors` and `state.pt`, from which a run resumes.
+        output_dir: Folder for `backbone.safetensors`, which `load_backbone_weights` and `train.py --backbone_weights`
+            take, and for `state.pt`, from which a run resumes.
         augment: Augmentation of the frames.
         recipe: Settings.
         held_out: Frames to report on after each epoch.
 
     Returns:
-        `output_dir / "backbone.safetensors"`, for `load_backbone_weights` and `train.py --backbone_weights`.
+        The trained model, in evaluation mode.
 
     Raises:
         ValueError: For a `state.pt` of other settings, and for fewer frames than a batch.
@@ -179,9 +180,9 @@ def pretrain_backbone(
         torch.save(state | {"optimizer": optimizer.state_dict()}, state_file)
         scores = "" if held_out is None else f", held out: {_describe(model, held_out, device)}"
         logger.info("Frames, epoch %d of %d: loss %.3f%s", epoch + 1, recipe.epochs, loss, scores)
-    file = Path(output_dir) / WEIGHTS_FILE
-    save_file({name: value.cpu().contiguous() for name, value in model.backbone.state_dict().items()}, file)
-    return file
+    weights = {name: value.cpu().contiguous() for name, value in model.backbone.state_dict().items()}
+    save_file(weights, Path(output_dir) / WEIGHTS_FILE)
+    return model.eval()
 
 
 def _resume(file: Path, recipe: FrameRecipe, model: FrameModel, optimizer: torch.optim.Optimizer) -> int:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from helpers.models import make_model
 from modeling_stt.training import ClipAugment, load_backbone_weights
-from modeling_stt.training.frames import FrameRecipe, Frames, load_frames, pretrain_backbone
+from modeling_stt.training.frames import WEIGHTS_FILE, FrameRecipe, Frames, load_frames, pretrain_backbone
 
 CLASSES = ["happy", "neutral", "sad"]
 STILL = ClipAugment(scale=(1.0, 1.0), ratio=(1.0, 1.0), flip_probability=0.0)
@@ -64,7 +64,8 @@ def test_the_backbone_learns_and_an_interrupted_run_ends_as_a_whole_one(
 ) -> None:
     config, recipe = make_model().config, FrameRecipe(epochs=3, learning_rate=3e-3)
     caplog.set_level("INFO")
-    whole = pretrain_backbone(config, _frames(), tmp_path / "whole", STILL, recipe, held_out=_frames(16))
+    whole = tmp_path / "whole" / WEIGHTS_FILE
+    pretrain_backbone(config, _frames(), tmp_path / "whole", STILL, recipe, held_out=_frames(16))
     losses = [
         float(record.message.split("loss ")[1].split(",")[0]) for record in caplog.records if "loss" in record.message
     ]
@@ -81,8 +82,8 @@ def test_the_backbone_learns_and_an_interrupted_run_ends_as_a_whole_one(
     with pytest.raises(KeyboardInterrupt):
         pretrain_backbone(config, _frames(), tmp_path / "cut", STILL, recipe)
     monkeypatch.setattr(torch, "save", save)
-    resumed = pretrain_backbone(config, _frames(), tmp_path / "cut", STILL, recipe)
-    assert whole.read_bytes() == resumed.read_bytes()
+    pretrain_backbone(config, _frames(), tmp_path / "cut", STILL, recipe)
+    assert whole.read_bytes() == (tmp_path / "cut" / WEIGHTS_FILE).read_bytes()
 
     model = make_model()
     load_backbone_weights(model, whole)
