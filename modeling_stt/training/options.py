@@ -56,6 +56,9 @@ class RunArguments:
         default=False,
         metadata={"help": "Normalise frames by ImageNet's mean and spread, as torchvision's weights ask."},
     )
+    frames_per_segment: int = field(
+        default=2, metadata={"help": "Consecutive frames that a new model reads of each segment of a clip."}
+    )
     face_crop: str | None = field(
         default=None,
         metadata={
@@ -92,7 +95,7 @@ _DATA = (
     *("data_dir", "dataset", "fold", "configuration", "data_options", "verify_data", "soft_labels"),
     *("face_crop", "smallest_crop", "photometry"),
 )
-_MODEL = ("model", "model_config", "backbone_weights", "do_normalize")
+_MODEL = ("model", "model_config", "backbone_weights", "do_normalize", "frames_per_segment")
 _PROTOCOL = ("selection", "select_by", "validation_fraction", "audit")
 _GROUPS = {
     "data": _DATA,

@@ -31,7 +31,14 @@ def build_model(run: RunArguments, classes: Sequence[str]) -> tuple[STTForVideoC
         return _trained_model(run, classes)
     config = STTConfig(id2label=dict(enumerate(classes)), **_model_config(run.model_config))
     size = {"height": config.image_size, "width": config.image_size}
-    processor = STTVideoProcessor(num_frames=config.num_frames, size=size, do_normalize=run.do_normalize)
+    if run.frames_per_segment < 1:
+        raise SystemExit(f"--frames_per_segment {run.frames_per_segment} must be at least 1.")
+    processor = STTVideoProcessor(
+        num_frames=config.num_frames,
+        frames_per_segment=run.frames_per_segment,
+        size=size,
+        do_normalize=run.do_normalize,
+    )
     model = STTForVideoClassification(config)
     if run.backbone_weights is not None:
         if "_Weights." in run.backbone_weights and not run.do_normalize:
