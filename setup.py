@@ -45,12 +45,11 @@ EXTRAS = {
     ],
 }
 # gradio: earlier releases do not announce progress to screen readers.
-EXTRAS["app"] = [*EXTRAS["timeline"], "gradio>=6.28"]
+EXTRAS["app"] = [*EXTRAS["timeline"], *EXTRAS["render"], "gradio>=6.28"]
 EXTRAS["dev"] = [
     *EXTRAS["onnx"],
     *EXTRAS["plots"],
     *EXTRAS["app"],
-    *EXTRAS["render"],
     "mypy>=1.15",
     "parameterized>=0.9",
     "pytest>=8",

@@ -2,7 +2,7 @@
 
     python benchmarks/class_imbalance.py --seeds 0 1 2 --jobs 2 --output benchmarks/results/class_imbalance.json
 
-Draws synthetic faces in DFEW's class proportions (the rarest class has 1.2 % of the clips), trains the demo's model on
+Renders faces in DFEW's class proportions (the rarest class has 1.2 % of the clips), trains the demo's model on
 fold 1 once a seed and option, everything else alike, and prints WAR, UAR and the recall of the three rarest classes on
 the held-out fold, whose people training never saw. The data is the same each time; the seed is that of the model's
 first weights, of the order of clips and of their augmentation.
@@ -20,7 +20,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dataset_scripts.synthetic_faces import write_synthetic_dfew
+from dataset_scripts.rendered_faces import write_rendered_dfew
 from modeling_stt.training.environment import describe_environment
 from modeling_stt.training.results import write_results
 
@@ -76,9 +76,9 @@ def main() -> None:
     parser.add_argument("--work_dir", type=Path, default=Path("runs/class_imbalance"))
     parser.add_argument("--output", type=Path, help="JSON to write")
     arguments, for_training = parser.parse_known_args()
-    data_dir = arguments.work_dir / "SyntheticDFEW"
+    data_dir = arguments.work_dir / "RenderedDFEW"
     if not (data_dir / "Annotation" / "annotation.xlsx").is_file():
-        write_synthetic_dfew(data_dir, num_clips=arguments.num_clips, image_size=112, imbalanced=True, videos=False)
+        write_rendered_dfew(data_dir, num_clips=arguments.num_clips, image_size=112, balance="dfew", videos=False)
     runs = [(name, seed) for seed in arguments.seeds for name in OPTIONS]
 
     def work(run: tuple[str, int]) -> dict[str, Any]:

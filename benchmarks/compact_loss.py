@@ -15,7 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
-from dataset_scripts.synthetic_faces import ORDER_ONLY
+from dataset_scripts.rendered_faces import ORDER_ONLY
 from demo import LOSSES, run_demo
 from modeling_stt.training.environment import describe_environment
 from modeling_stt.training.results import write_results

@@ -42,7 +42,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.io import ImageReadMode, decode_image
 
-from dataset_scripts.synthetic_faces import CLASS_NAMES, draw_clip
+from dataset_scripts.rendered_faces import CLASS_NAMES, render_clip
 from modeling_stt import STTVideoProcessor, sample_frame_indices
 from modeling_stt.training.clips import ClipAugment, ClipDataset
 from modeling_stt.training.environment import describe_environment
@@ -90,7 +90,7 @@ def write_folders(root: Path, num_clips: int, seed: int = 0) -> list[Path]:
             continue
         folder.mkdir(parents=True, exist_ok=True)
         label = CLASS_NAMES[i % len(CLASS_NAMES)]
-        faces = draw_clip(label, identity_seed=i, clip_seed=i, num_frames=int(length), image_size=256)
+        faces = render_clip(label, identity_seed=i, clip_seed=i, num_frames=int(length), image_size=256).frames
         for number, face in enumerate(faces, 1):
             Image.fromarray(face).save(folder / f"{number}.jpg", quality=90)
     return folders
@@ -150,7 +150,7 @@ def draw_frames(height: int, width: int, num_frames: int) -> Iterable[np.ndarray
     """A face that moves before a slowly panning background, with a camera's noise."""
     rng = np.random.default_rng(0)
     size = min(height, 480) // 2 * 2
-    faces = draw_clip("surprise", identity_seed=0, clip_seed=0, num_frames=3 * FPS, image_size=size)
+    faces = render_clip("surprise", identity_seed=0, clip_seed=0, num_frames=3 * FPS, image_size=size).frames
     spots = rng.integers(0, 255, (height // 40 + 2, width // 40 + 3, 3), dtype=np.uint8)
     background = np.asarray(Image.fromarray(spots).resize((2 * width, height), Image.Resampling.BICUBIC))
     top = (height - size) // 2

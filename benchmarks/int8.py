@@ -160,7 +160,7 @@ def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("demo/compact"))
-    parser.add_argument("--data_dir", type=Path, default=Path("demo/SyntheticDFEW"))
+    parser.add_argument("--data_dir", type=Path, default=Path("demo/RenderedDFEW"))
     parser.add_argument("--num_calibration_clips", type=int, default=64, help="drawn from the training fold")
     parser.add_argument("--batch_size", type=int, default=4, help="clips at a time, for the times")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each format, for the times")

@@ -8,7 +8,7 @@
 - sharing: logits and time of the model with the backbone's maps shared between windows, and without;
 - memory: peak of a process that reads an hour, and of one that reads a minute (160×120, 5 fps).
 
-The face is drawn (`dataset_scripts.synthetic_faces`), and the models have random weights: neither changes the time.
+The face is rendered (`dataset_scripts.rendered_faces`), and the models have random weights: neither changes the time.
 Needs the extra `timeline`. Run it on a machine with nothing else to do.
 """
 
@@ -27,7 +27,7 @@ import av
 import numpy as np
 import torch
 
-from dataset_scripts.synthetic_faces import CLASS_NAMES, draw_clip
+from dataset_scripts.rendered_faces import CLASS_NAMES, render_clip
 from modeling_stt import STTConfig, STTForVideoClassification, STTVideoProcessor
 from modeling_stt.loading import warn_of_slow_bfloat16
 from modeling_stt.timeline import FaceCrop, FaceTracker, Timeline, load_detector, read_frames
@@ -66,7 +66,7 @@ def make_timeline(name: str, **options: Any) -> Timeline:
 
 
 def draw_frames(width: int, height: int, num_frames: int, face: int) -> Iterator[np.ndarray]:
-    """A drawn face of `face` px that wanders over a room, changing its expression every four seconds of 25 frames."""
+    """A rendered face of `face` px wanders over a room and changes its expression every four seconds of 25 frames."""
     rng = np.random.default_rng(0)
     room = np.kron(rng.integers(40, 200, (6, 8, 3)), np.ones((height // 6 + 1, width // 8 + 1, 1)))
     room = room[:height, :width].astype(np.uint8)
@@ -74,7 +74,7 @@ def draw_frames(width: int, height: int, num_frames: int, face: int) -> Iterator
     for n in range(num_frames):
         if n % 100 == 0:
             label = CLASS_NAMES[n // 100 % len(CLASS_NAMES)]
-            clip = draw_clip(label, identity_seed=1, clip_seed=n, num_frames=100, image_size=face)
+            clip = render_clip(label, identity_seed=1, clip_seed=n, num_frames=100, image_size=face).frames
         x = int((width - face) * (0.5 + 0.4 * np.sin(n / 60)))
         y = int((height - face) * (0.5 + 0.4 * np.cos(n / 45)))
         frame = room.copy()

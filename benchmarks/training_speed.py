@@ -30,7 +30,7 @@ import torch
 from transformers import TrainerCallback
 
 import modeling_stt.training.protocol
-from dataset_scripts.synthetic_faces import write_synthetic_dfew
+from dataset_scripts.rendered_faces import write_rendered_dfew
 from modeling_stt.training import STTTrainer
 from modeling_stt.training.environment import describe_environment
 from modeling_stt.training.results import write_results
@@ -252,7 +252,7 @@ def main() -> None:
     arguments.num_clips = arguments.num_clips or (100 if arguments.small else 1600)
     if not tree(arguments).is_dir():
         # 224 pixels, as DFEW's frames.
-        write_synthetic_dfew(tree(arguments), num_clips=arguments.num_clips, num_frames=16, image_size=224)
+        write_rendered_dfew(tree(arguments), num_clips=arguments.num_clips, num_frames=16, image_size=224)
     # accelerate leaves FSDP out on CPUs.
     here = [name for name in CONFIGURATIONS if torch.cuda.is_available() or "fsdp" not in name]
     print("Clips per second end to end and without waiting for data, peak memory in GiB, phases in % of an epoch")

@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from dataset_scripts.synthetic_faces import FRAMES_PER_SECOND, draw_clip
+from dataset_scripts.rendered_faces import FRAMES_PER_SECOND, render_film
 from modeling_stt import STTForVideoClassification, STTVideoProcessor
 from modeling_stt.timeline import (
     DamagedVideoError,
@@ -151,7 +151,7 @@ def model_in_words(model: str) -> str:
         return f"**Model:** [{model}](https://huggingface.co/{model}). What it was trained on, its card says."
     results = Path(model) / "results.json"
     synthetic = results.is_file() and json.loads(results.read_text()).get("synthetic")
-    drawings = " – **trained on drawn faces: what it says of real ones means nothing**" if synthetic else ""
+    drawings = " – **trained on rendered faces: what it says of real ones means nothing**" if synthetic else ""
     return f"**Model:** `{model}`{drawings}."
 
 
@@ -304,7 +304,7 @@ class Page:
             )
             is_cropped = gr.Checkbox(label="The video is already cropped to one face, as DFEW's clips are")
             gr.Markdown(
-                "No video at hand? Faces drawn by a program show how the page works, not how good the model is:"
+                "No video at hand? Faces rendered by a program show how the page works, not how good the model is:"
             )
             with gr.Row(elem_id="examples"):
                 for name, path, cropped in examples:
@@ -339,18 +339,14 @@ class Page:
         return blocks.queue(max_size=VISITORS_IN_LINE)
 
 
-def draw_examples(folder: Path) -> list[tuple[str, str, bool]]:
-    """Short videos of drawn faces, free to show: name, path, whether the video is cropped to one face."""
-    happy, sad, surprised = (
-        draw_clip(label, identity_seed=person, clip_seed=scene, num_frames=50, image_size=224)
-        for label, person, scene in (("happy", 11, 9), ("sad", 17, 43), ("surprise", 11, 9))
-    )
-    # Played backwards, a clip begins where another of the same scene ends.
-    changing = np.concatenate([happy, surprised[::-1]])
-    two = np.concatenate([changing, np.concatenate([sad, sad[::-1]])], axis=2)
+def render_examples(folder: Path) -> list[tuple[str, str, bool]]:
+    """Short videos of rendered faces, free to show: name, path, whether the video is cropped to one face."""
+    changing, sad = (11, ("neutral", "happy", "surprise")), (17, ("sad", "neutral"))
+    two = render_film([changing, sad], seconds=4, image_size=160)
+    one = render_film([changing], seconds=4, image_size=160, margin=0.1)
     return [
-        ("Two drawn faces", write_video(folder / "two_drawn_faces.mp4", two), False),
-        ("One drawn face, cropped", write_video(folder / "one_drawn_face.mp4", changing), True),
+        ("Two rendered faces", write_video(folder / "two_rendered_faces.mp4", two), False),
+        ("One rendered face, cropped", write_video(folder / "one_rendered_face.mp4", one), True),
     ]
 
 
@@ -385,7 +381,7 @@ def main() -> int:
     theme = gr.themes.Default(primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["monospace"])
     theme.set(button_primary_background_fill="*primary_700", button_primary_background_fill_hover="*primary_800")
     with tempfile.TemporaryDirectory() as folder:
-        page.blocks(draw_examples(Path(folder))).launch(
+        page.blocks(render_examples(Path(folder))).launch(
             theme=theme,
             css=CSS,
             max_file_size=MAX_MEGABYTES * 2**20,

@@ -20,7 +20,7 @@ from typing import Any
 from transformers import set_seed
 
 from dataset_scripts import BUILDERS, configurations, load_dataset
-from dataset_scripts.synthetic_faces import MARKER as SYNTHETIC_MARKER
+from dataset_scripts.rendered_faces import MARKER as SYNTHETIC_MARKER
 from dataset_scripts.verify import config_class, own_options, verify
 from modeling_stt.timeline import FaceCrop
 from modeling_stt.timeline.crops import CONVENTION

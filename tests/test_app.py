@@ -19,7 +19,7 @@ import av
 import numpy as np
 import pytest
 
-from dataset_scripts.synthetic_faces import draw_clip
+from dataset_scripts.rendered_faces import render_film
 from helpers.models import NAMES, make_model, make_processor
 from helpers.programs import ROOT
 from modeling_stt.timeline import FaceCrop, Timeline, columns, explain_window
@@ -54,13 +54,9 @@ CHROMIUM = (
 
 
 def faces(*labels: str, seconds: float = 3, size: int = 160) -> np.ndarray:
-    """A clip with a drawn face for each label, side by side, `(T, H, W, 3)`."""
-    num_frames = round(25 * seconds)
-    clips = [
-        draw_clip(label, identity_seed=8 + 2 * n, clip_seed=8 + 2 * n, num_frames=num_frames, image_size=size)
-        for n, label in enumerate(labels)
-    ]
-    return np.concatenate(clips, axis=2)
+    """A clip with a rendered face for each label, side by side, `(T, H, W, 3)`."""
+    people = [(8 + 2 * n, ["neutral", label]) for n, label in enumerate(labels)]
+    return render_film(people, seconds=seconds, image_size=size)
 
 
 def blank(seconds: int, fps: int, height: int = 64, width: int = 64) -> np.ndarray:
@@ -145,7 +141,7 @@ def address(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
-    """Chromium with a fresh profile and a camera that sees a drawn face."""
+    """Chromium with a fresh profile and a camera that sees a rendered face."""
     folder = tmp_path_factory.mktemp("browser")
     with (folder / "camera.y4m").open("wb") as camera:
         camera.write(b"YUV4MPEG2 W160 H160 F25:1 Ip A1:1 C420jpeg\n")
@@ -361,7 +357,7 @@ def test_all_can_be_done_without_a_mouse(visitor: Visitor) -> None:
 
     assert tab_to("Drop a video file here").aria_role == "button"
     tab_to("The video is already cropped")
-    tab_to("One drawn face, cropped").send_keys(Keys.ENTER)
+    tab_to("One rendered face, cropped").send_keys(Keys.ENTER)
     until(lambda: visitor.all("#video video"), "the example")
     tab_to("Read the expressions").send_keys(Keys.ENTER)
     assert visitor.message().startswith("Done: one face in 4.0 seconds")
@@ -369,7 +365,7 @@ def test_all_can_be_done_without_a_mouse(visitor: Visitor) -> None:
     tab_to("range slider for Window").send_keys(Keys.ARROW_RIGHT)
     until(lambda: visitor.caption().startswith("Track 0, 1.0–3.0 s"), "the second window")
     tab_to("Download the table").send_keys(Keys.ENTER)
-    until((browser.downloads / "one_drawn_face.csv").is_file, "the table")
+    until((browser.downloads / "one_rendered_face.csv").is_file, "the table")
 
 
 def test_a_phone_shows_all_without_scrolling_sideways(visitor: Visitor, videos: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dataset_scripts import BUILDERS, folds
-from dataset_scripts.synthetic_faces import write_synthetic_dfew
+from dataset_scripts.rendered_faces import write_rendered_dfew
 from helpers import mafw_trees
 from helpers.models import TINY_MODEL
 from helpers.programs import ROOT, run
@@ -46,7 +46,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def options(home: Path) -> list[str]:
     """A tiny model for two epochs on a tiny tree of five folds."""
-    tree = write_synthetic_dfew(
+    tree = write_rendered_dfew(
         home / "DFEW",
         num_clips=35,
         num_frames=8,

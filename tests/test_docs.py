@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from dataset_scripts.synthetic_faces import write_synthetic_dfew
+from dataset_scripts.rendered_faces import write_rendered_dfew
 from helpers import afew_trees, dfew_trees, ferv39k_trees, mafw_trees
 from helpers.models import TINY_MODEL
 from helpers.pages import RUN, SHOWN, Block, read_blocks, run_blocks, skip_without_exporters
@@ -58,8 +58,8 @@ def write_programs(folder: Path) -> None:
 
 
 def write_data(folder: Path) -> None:
-    data = write_synthetic_dfew(
-        folder / "demo" / "SyntheticDFEW", num_clips=35, num_frames=16, image_size=112, num_workers=1, progress=False
+    data = write_rendered_dfew(
+        folder / "demo" / "RenderedDFEW", num_clips=35, num_frames=16, image_size=112, num_workers=1, progress=False
     )
     shutil.copytree(data, folder / "DFEW")
     faces = folder / "DFEW" / "Clip" / "clip_224x224"
@@ -88,7 +88,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_programs(folder / "bin")
     write_data(folder)
     options = [
-        "--data_dir=demo/SyntheticDFEW",
+        "--data_dir=demo/RenderedDFEW",
         "--output_dir=demo/compact",
         f"--model_config={json.dumps(TINY_MODEL)}",
     ]

@@ -1,4 +1,4 @@
-"""The examples work as their users would call them, and as the README says, on a small tree of synthetic faces."""
+"""The examples work as their users would call them, and as the README says, on a small tree of rendered faces."""
 
 import json
 import shlex
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dataset_scripts.synthetic_faces import write_synthetic_dfew
+from dataset_scripts.rendered_faces import write_rendered_dfew
 from helpers import afew_trees
 from helpers.models import TINY_MODEL
 from helpers.programs import ROOT, run
@@ -33,8 +33,8 @@ def readme_command(start: str) -> list[str]:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tree DFEW/ in it, as the README's commands expect one."""
     folder = tmp_path_factory.mktemp("home")
-    write_synthetic_dfew(
-        folder / "DFEW", num_clips=70, num_frames=8, image_size=40, imbalanced=True, num_workers=1, progress=False
+    write_rendered_dfew(
+        folder / "DFEW", num_clips=70, num_frames=8, image_size=40, balance="dfew", num_workers=1, progress=False
     )
     return folder
 

@@ -15,7 +15,7 @@ import torch
 from torch.export import Dim
 from transformers import pipeline
 
-from dataset_scripts.synthetic_faces import write_synthetic_dfew
+from dataset_scripts.rendered_faces import write_rendered_dfew
 from helpers.pages import read_blocks, run_blocks, skip_without_exporters
 from helpers.programs import ROOT
 from modeling_stt import STTConfig, STTForVideoClassification, STTVideoProcessor
@@ -193,7 +193,7 @@ def int8_difference(cpu: str, folder: Path, **changes: Any) -> float:
 def test_the_documented_run_without_torch_gives_the_probabilities_of_the_pipeline(
     onnx_folder: Path, tmp_path: Path
 ) -> None:
-    data = write_synthetic_dfew(
+    data = write_rendered_dfew(
         tmp_path / "data", num_clips=35, num_frames=20, image_size=112, num_workers=1, progress=False
     )
     model, processor = make_model(), STTVideoProcessor(size={"height": SIZE, "width": SIZE}, num_frames=FRAMES)

@@ -142,7 +142,7 @@ def test_order_only_pair_is_stored_without_another_cue(tmp_path, monkeypatch):
     for label in (5, 7):
         root = tmp_path / str(label)
         root.mkdir()
-        options = writer._Options(root, 7, 7, 32, 12, True, 0, True)
+        options = writer._Options(root, 7, 7, 32, 12, True, False, 0, True)
         writer._write_clip(writer._Plan(1, label, 1, 1, True), options)
         roots.append(root)
     images = [[path.read_bytes() for path in sorted(root.rglob("*.jpg"))] for root in roots]

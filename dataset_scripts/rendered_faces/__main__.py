@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from .clips import FRAMES_PER_SECOND
+from . import FRAMES_PER_SECOND
 from .writer import BALANCES, write_rendered_dfew
 
 
@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--fps", type=float, default=FRAMES_PER_SECOND, help="frames a second (default: 25)")
     parser.add_argument("--balance", choices=BALANCES, default="neutral", help="shares of the classes")
     parser.add_argument("--order_only", action="store_true", help="fear is surprise backwards and nothing else")
+    parser.add_argument("--plain", action="store_true", help="strong expressions in clean, frontal pictures")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, help="processes (default: all cores)")
     parser.add_argument("--no_videos", dest="videos", action="store_false", help="write no Clip/original/*.mp4")
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             frames_per_second=options.fps,
             balance=options.balance,
             order_only=options.order_only,
+            plain=options.plain,
             seed=options.seed,
             num_workers=options.workers,
             videos=options.videos,

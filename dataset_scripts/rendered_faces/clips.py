@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
+from . import FRAMES_PER_SECOND, ORDER_ONLY
 from .actions import ACTION_UNITS, CLASS_NAMES, sides_of
 from .head import load_head
-from .motion import ORDER_ONLY, Motion, draw_motion
+from .motion import Motion, draw_motion
 from .person import Glasses, Person, make_person, texture_coordinates
 from .raster import blend_wrinkles, cast_shadows, deform, rasterize, shade, vertex_normals
 from .skin import fold_weights
@@ -26,7 +27,6 @@ from .world import (
     place_crop,
 )
 
-FRAMES_PER_SECOND = 25
 MIN_FRAMES, MIN_IMAGE_SIZE = 4, 32
 _SHADOW_SIDE, _SHADOW_REACH = 112, 1.75  # pixels of the map that casts shadows, decimetres to its edge
 
@@ -69,6 +69,7 @@ def render_clip(
     image_size: int,
     frames_per_second: float = FRAMES_PER_SECOND,
     order_only: bool = False,
+    plain: bool = False,
     full: bool = False,
 ) -> Clip:
     """Render one clip; the same arguments give the same pixels.
@@ -81,7 +82,8 @@ def render_clip(
         image_size: Width and height in pixels, even and at least 32.
         frames_per_second: How fast time passes.
         order_only: `fear` is the `surprise` clip of the same seeds with its frames reversed; nothing else differs.
-        full: Hold the expression at full height, in a clean picture from the front, without speech.
+        plain: Strong expressions in clean, frontal, exact pictures without speech, which few clips suffice to learn.
+        full: As `plain`, with the expression held at its full height.
 
     Raises:
         ValueError: For values out of range.
@@ -98,17 +100,17 @@ def render_clip(
             image_size=image_size,
             frames_per_second=frames_per_second,
             order_only=True,
+            plain=plain,
             full=full,
         )
         return _backwards(clip)
     person = make_person(identity_seed, 1.0 if image_size > 56 else 0.5)
     rng = np.random.default_rng([clip_seed, 2])
+    units = load_head().units
     motion = draw_motion(
-        label, person.rest, load_head().units, num_frames, frames_per_second, rng, order_only=order_only, full=full
+        label, person.rest, units, num_frames, frames_per_second, rng, order_only=order_only, plain=plain, full=full
     )
-    if full:
-        motion.pose *= 0.25
-    world = draw_world(person, num_frames, image_size, np.random.default_rng([clip_seed, 1]), clean=full)
+    world = draw_world(person, num_frames, image_size, np.random.default_rng([clip_seed, 1]), clean=plain or full)
     return Clip(render_frames(person, motion, world, image_size), person, motion)
 
 

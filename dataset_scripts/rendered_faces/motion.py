@@ -9,12 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from . import ORDER_ONLY
 from .actions import CLASS_NAMES, draw_apex, sides_of
 from .head import Targets
 
 SHOWN, HIDDEN = 0.42, 0.15
-# The pair of classes that `order_only` makes differ in the order of their frames alone.
-ORDER_ONLY = ("surprise", "fear")
 
 _TALKING = {
     "happy": 0.4,
@@ -80,6 +79,7 @@ def draw_motion(
     rng: np.random.Generator,
     *,
     order_only: bool = False,
+    plain: bool = False,
     full: bool = False,
 ) -> Motion:
     """Sample a clip's motion.
@@ -88,44 +88,47 @@ def draw_motion(
         label: A class, or None for a clip that shows an expression faintly.
         rest: Weights by action of the person's resting face.
         order_only: Gives surprise its fixed course, a sudden start and a slow fade, which fear shows backwards.
-        full: Hold the expression at its full height.
+        plain: Turn the head little, show the expression strongly, and don't speak.
+        full: Hold the expression at its full height, plainly.
     """
+    plain = plain or full
     expression = label if label is not None and label != "neutral" else str(rng.choice(_OTHERS))
     apex, asymmetry, down = draw_apex(expression, rng)
     seconds = np.arange(num_frames) / frames_per_second
     if order_only and label in ORDER_ONLY:
         level = _one_way_level(num_frames, rng)
     else:
-        level = _draw_level(label, seconds, rng, full)
+        level = _draw_level(label, seconds, rng, 1.0 if full else 0.65 if plain else 0.0)
     weights = np.zeros((num_frames, len(units.names)), np.float32)
     _add_actions(weights, units, rest, np.ones(num_frames), rng, 0.08, frames_per_second)
     _add_actions(weights, units, apex, level, rng, asymmetry, frames_per_second)
-    talks = bool(rng.random() < _TALKING[label or "neutral"]) and not full
+    talks = bool(rng.random() < _TALKING[label or "neutral"]) and not plain
     if talks:
         _talk(weights, units, seconds, apex.get("jawOpen", 0.0) * float(level.mean()), rng)
     _add_habits(weights, units, seconds, rng)
     pose, gaze = _draw_pose(seconds, level * down, talks, rng)
     _blink(weights, units, seconds, gaze, rng)
+    pose = pose * 0.3 if plain else pose
     return Motion(label, expression, _limit(weights, units), level.astype(np.float32), pose, gaze, talks)
 
 
 _OTHERS = [name for name in CLASS_NAMES if name != "neutral"]
 
 
-def _draw_level(label: str | None, seconds: Array, rng: np.random.Generator, full: bool) -> Array:
-    """Levels of the frames; see the module for what a label asks of them."""
-    if full:
+def _draw_level(label: str | None, seconds: Array, rng: np.random.Generator, least: float) -> Array:
+    """Levels of the frames; see the module for what a label asks of them. An expression shows at `least` so much."""
+    if least == 1:
         return np.full(len(seconds), float(label != "neutral"))
     if label == "neutral":
         peak = rng.uniform(0, HIDDEN - 0.02) if rng.random() < 0.4 else 0.0
         return peak * _course(seconds, rng)
-    low, high = (SHOWN, 2.0) if label else (HIDDEN + 0.05, SHOWN - 0.07)
+    low, high = (max(SHOWN, least), 2.0) if label else (HIDDEN + 0.05, SHOWN - 0.07)
     for _ in range(40):
         strength = rng.uniform(0.45, 1) ** 0.7 * rng.uniform(0.9, 1.1) if label else rng.uniform(0.15, 0.6)
         level = np.clip(strength * _course(seconds, rng), 0, 1.1)
         if low <= shown_level(level) <= high:
             return level
-    return np.full(len(seconds), 0.8 if label else 0.28)
+    return np.full(len(seconds), 0.85 if label else 0.28)
 
 
 def _course(seconds: Array, rng: np.random.Generator) -> Array:

@@ -16,13 +16,13 @@ from openpyxl import Workbook
 from PIL import Image
 from tqdm import tqdm
 
+from . import FRAMES_PER_SECOND, MARKER
 from .actions import CLASS_NAMES
-from .clips import FRAMES_PER_SECOND, check_sizes, render_clip
+from .clips import check_sizes, render_clip
 from .motion import SHOWN
 from .truth import clip_facts, save_truth, write_facts
 
 NUM_FOLDS = 5
-MARKER = "RENDERED.txt"
 BALANCES = ("neutral", "equal", "dfew")
 
 # DFEW's single-labelled clips a class, in the order of CLASS_NAMES.
@@ -50,6 +50,7 @@ class _Options(NamedTuple):
     image_size: int
     frames_per_second: float
     order_only: bool
+    plain: bool
     seed: int
     videos: bool
 
@@ -64,6 +65,7 @@ def write_rendered_dfew(
     frames_per_second: float = FRAMES_PER_SECOND,
     balance: str = "neutral",
     order_only: bool = False,
+    plain: bool = False,
     seed: int = 0,
     num_workers: int | None = None,
     videos: bool = True,
@@ -87,6 +89,7 @@ def write_rendered_dfew(
             classes the same share, `dfew` takes DFEW's proportions, with at least one clip a fold.
         order_only: `fear` clips are made as `surprise` clips are, with the order of their frames reversed: nothing
             else tells the two classes apart. It proves that a model sees time; such fear is not realistic.
+        plain: Strong expressions in clean, frontal, exact pictures without speech, which few clips suffice to learn.
         seed: Of everything random.
         num_workers: Processes; default: all cores; 1: this one. It does not change what is written.
         videos: False leaves out `Clip/original/*.mp4`.
@@ -111,9 +114,9 @@ def write_rendered_dfew(
     (root / MARKER).write_text(
         "Rendered faces in DFEW's layout, made by dataset_scripts.rendered_faces: no real person, no DFEW data.\n"
         f"{num_clips=} {clips_per_person=} num_frames={low}..{high} {image_size=} {frames_per_second=} {balance=} "
-        f"{order_only=} {seed=} {videos=}\n"
+        f"{order_only=} {plain=} {seed=} {videos=}\n"
     )
-    options = _Options(root, low, high, image_size, frames_per_second, order_only, seed, videos)
+    options = _Options(root, low, high, image_size, frames_per_second, order_only, plain, seed, videos)
     facts: dict[int, dict[str, Any]] = {}
     with tqdm(total=len(plans), desc="rendering faces", unit="clip", disable=not progress) as bar:
         for found in _map(
@@ -214,6 +217,7 @@ def _write_clip(plan: _Plan, options: _Options) -> dict[str, Any]:
         image_size=options.image_size,
         frames_per_second=options.frames_per_second,
         order_only=options.order_only,
+        plain=options.plain,
     )
     if plan.has_faces:
         folder = options.root / "Clip" / "clip_224x224" / f"{plan.clip_id:05d}"

@@ -166,7 +166,7 @@ def _slug(source: Source) -> str:
 def _dataset_name(results: Mapping[str, Any]) -> str:
     name = " ".join(filter(None, [_source(results).name, results.get("subset")]))
     if results["synthetic"]:
-        return f"synthetic faces in the layout of {name} (drawings; no data of {name})"
+        return f"synthetic faces in the layout of {name} (rendered; no data of {name})"
     comparable = (results["verification"] or {}).get("comparable")
     return f"a copy of {name} that differs from the one that papers report on" if comparable is False else name
 

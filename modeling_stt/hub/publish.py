@@ -40,7 +40,7 @@ REQUIREMENTS = (
     "torchvision>=0.22.1",
     "transformers>=5.23,<6",
 )
-SPACE_REQUIREMENTS = (*REQUIREMENTS, "datasets>=4", "matplotlib>=3.9", "openpyxl>=3.1")
+SPACE_REQUIREMENTS = (*REQUIREMENTS, "datasets>=4", "matplotlib>=3.9", "numba>=0.61", "openpyxl>=3.1", "scipy>=1.13")
 GRADIO_VERSION = "6.31.0"  # for a Space published from where Gradio is not installed
 
 # Failures on the way to the Hub: it refuses, the connection breaks (HTTPError), or a large file's upload fails.
@@ -282,8 +282,9 @@ def own_card(own: Path, generated: str) -> str:
 
 
 def _sources(package: Path, without: Iterable[str] = ()) -> dict[str, File]:
-    """Python files of a package by their paths beside it, such as `modeling_stt/__init__.py`."""
-    files = [path for path in sorted(package.rglob("*.py")) if path.relative_to(package).parts[0] not in without]
+    """Python files and arrays of a package by their paths beside it, such as `modeling_stt/__init__.py`."""
+    found = [path for pattern in ("*.py", "*.npz") for path in sorted(package.rglob(pattern))]
+    files = [path for path in found if path.relative_to(package).parts[0] not in without]
     return {path.relative_to(package.parent).as_posix(): path for path in files}
 
 

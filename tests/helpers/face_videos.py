@@ -1,4 +1,4 @@
-"""Scenes of drawn faces, and a face detector and a tracker that know where those are."""
+"""Scenes of rendered faces, and a face detector and a tracker that know where those are."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dataset_scripts.synthetic_faces import draw_clip
+from dataset_scripts.rendered_faces import render_clip
 from helpers.models import NAMES as NAMES
 from helpers.models import make_processor as make_any_processor
 from helpers.models import make_scorer as make_model
@@ -23,7 +23,10 @@ CROP = {"margin": 0.0, "align": False, "size": 40, "min_side": 16}
 
 @cache
 def face_clip(label: str = "happy", num_frames: int = 25, image_size: int = 64, seed: int = 0) -> np.ndarray:
-    return draw_clip(label, identity_seed=seed, clip_seed=seed, num_frames=num_frames, image_size=image_size)
+    clip = render_clip(
+        label, identity_seed=seed, clip_seed=seed, num_frames=num_frames, image_size=image_size, plain=True
+    )
+    return clip.frames
 
 
 def make_processor(face_crop: dict[str, Any] | None = CROP) -> STTVideoProcessor:

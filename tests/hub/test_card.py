@@ -47,7 +47,7 @@ def card_of(folder: Path, **changes: Any) -> ModelCard:
 def test_scores_on_synthetic_faces_never_carry_the_name_of_a_real_data_set(tmp_path: Path) -> None:
     card = card_of(write_run(tmp_path / "run"), **SYNTHETIC)
     [result] = {(entry.dataset_type, entry.dataset_name) for entry in card.data.eval_results}
-    assert result == ("synthetic-faces", "synthetic faces in the layout of DFEW (drawings; no data of DFEW)")
+    assert result == ("synthetic-faces", "synthetic faces in the layout of DFEW (rendered; no data of DFEW)")
     assert "dfew" not in card.data.tags
     assert "> **Trained and evaluated on synthetic faces" in card.text
     assert (card.data.license, "license_name" in card.data.to_dict()) == ("apache-2.0", False)

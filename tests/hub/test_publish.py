@@ -343,7 +343,11 @@ def test_the_space_is_published_with_everything_it_needs(hub: HubStandIn, tmp_pa
         "apache-2.0",
     )
     assert re.fullmatch(r"\d+\.\d+\.\d+", about["sdk_version"])
-    for name in ("modeling_stt/__init__.py", "modeling_stt/timeline/rows.py", "dataset_scripts/synthetic_faces.py"):
+    for name in (
+        "modeling_stt/__init__.py",
+        "modeling_stt/timeline/rows.py",
+        "dataset_scripts/rendered_faces/writer.py",
+    ):
         assert files[name] == (PACKAGE.parent / name).read_bytes()
     assert published.url.startswith(f"{hub.url}/spaces/user/stt-demo/commit/")
 

@@ -21,7 +21,7 @@ import yaml
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from dataset_scripts.synthetic_faces import write_synthetic_dfew
+from dataset_scripts.rendered_faces import write_rendered_dfew
 from helpers.tiny import make_model, make_rows, make_trainer, outcome
 from modeling_stt import STTConfig, STTForVideoClassification
 from modeling_stt.training import STTTrainer
@@ -83,9 +83,9 @@ def whole(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """DFEW's layout with 61 synthetic clips: 48 or 49 to train on, in batches of eight."""
+    """DFEW's layout with 61 rendered clips: 48 or 49 to train on, in batches of eight."""
     tree = tmp_path_factory.mktemp("home") / "DFEW"
-    write_synthetic_dfew(tree, num_clips=61, num_frames=6, image_size=32, num_workers=1, progress=False)
+    write_rendered_dfew(tree, num_clips=61, num_frames=6, image_size=32, num_workers=1, progress=False)
     return tree
 
 
