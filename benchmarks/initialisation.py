@@ -139,8 +139,6 @@ def main() -> None:
     for seed in range(arguments.seeds):
         for width in arguments.widths:
             for initialisation in INITIALISATIONS:
-                if (width, initialisation) == (512, "scaled"):
-                    continue  # the same as "fixed"
                 model = build(width, initialisation, seed, num_classes)
                 row: dict[str, Any] = {"width": width, "initialisation": initialisation, "seed": seed}
                 row["share"] = propagate(model, some.float() / 255)

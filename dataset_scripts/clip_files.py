@@ -34,7 +34,6 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp")  # the proc
 OTHER_IMAGE_SUFFIXES = (".tif", ".tiff", ".gif", ".avif", ".heic", ".jp2")  # refused by name
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".ogv")
 LFS_POINTER = b"version https://git-lfs"  # what Git LFS leaves in place of a file that was not pulled
-SYNTHETIC_MARKER = "SYNTHETIC.txt"  # lies in the top folder of a tree that this project drew
 # Raised by Pillow for broken pictures, by format and by place.
 BROKEN_PICTURE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
@@ -45,7 +44,7 @@ MAX_FOLDERS = 2000  # the largest tree has about a hundred folders that are not 
 NUM_SHOWN = 5  # offenders that a message names
 
 # A number in a frame's name; with points it may be a time in seconds.
-NUMBERS = re.compile(r"[0-9]+(?:\.[0-9]+)*")
+NUMBERS = re.compile(r"\d+(?:\.\d+)*")
 
 
 # --- Folders and names ----------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ time order) or, with ``frames="original"``, ``video``; with ``votes=True`` also 
 
 import csv
 import logging
+import math
 import os
 import re
 import zipfile
@@ -414,6 +415,8 @@ def _read_annotation(path: Path, mtime_ns: int, num_bytes: int) -> Mapping[int, 
         try:
             *votes, order, label = (float(cell) for cell in cells)  # type: ignore[arg-type]
             clip_id = int(order)
+            if not all(0 <= vote < math.inf for vote in votes):
+                raise ValueError("votes are counts")
         except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{path}, row {line}: {cells} are not all numbers.") from error
         if label not in range(len(CLASS_NAMES) + 1) or clip_id in annotations:

@@ -29,7 +29,6 @@ from .clip_files import (
     IMAGE_SUFFIXES,
     LFS_POINTER,
     NUMBERS,
-    SYNTHETIC_MARKER,
     ClipBuilder,
     ClipConfig,
     Listed,
@@ -38,6 +37,7 @@ from .clip_files import (
     own_options,
     shown,
 )
+from .rendered_faces import MARKER
 
 Outcome: TypeAlias = Literal["ok", "warning", "failed"]
 
@@ -359,9 +359,9 @@ def _check(
 def _check_synthetic(builder: type[ClipBuilder], report: Report) -> Iterator[Check]:
     """Say that a tree is synthetic, whatever its counts are."""
     top = Path(report.data_dir)
-    if marked := next((folder for folder in (top, *top.parents) if (folder / SYNTHETIC_MARKER).is_file()), None):
+    if marked := next((folder for folder in (top, *top.parents) if (folder / MARKER).is_file()), None):
         outcome: Outcome = "failed" if builder.PUBLISHED else "warning"
-        text = f"these are synthetic faces, as {marked / SYNTHETIC_MARKER} says"
+        text = f"these are synthetic faces, as {marked / MARKER} says"
         yield Check("real faces", outcome, text, tuple(report.configurations))
 
 

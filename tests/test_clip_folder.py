@@ -212,6 +212,47 @@ def test_groups_that_cannot_be(people, load, groups, message):
         load(people, "fold_1", groups=groups)
 
 
+# --- Images as clips of one frame -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Sets of still faces have their images in class folders, in splits of their own."""
+    for split, count in (("train", 3), ("test", 2)):
+        for class_name in CLASSES:
+            write_frames(tmp_path / "images" / split / class_name, [f"{n}.png" for n in range(9, 9 + count)])
+    return tmp_path / "images"
+
+
+def test_images_of_class_folders_are_clips_of_one_frame(images, load):
+    splits = load(images, images=True)
+    assert {name: rows.num_rows for name, rows in splits.items()} == {"train": 9, "test": 6}
+    assert splits["train"].features["label"].names == CLASSES
+    row = splits["train"][4]
+    assert (row["clip_id"], row["label"], row["num_frames"]) == ("train/keen/10", 1, 1)
+    assert row["frames"] == [str(images / "train" / "keen" / "10.png")]
+
+
+def test_images_in_folds(images, load):
+    splits = load(images / "train", "fold_3", images=True)
+    assert splits["test"]["clip_id"][:] == ["bored/11", "keen/11", "tired/11"]
+
+
+def test_images_are_not_taken_for_clips_without_the_option(images, load):
+    """The frames of one clip may lie in a class folder by mistake."""
+    with pytest.raises(ValueError, match=r"2 files that are not videos .*folder of its own, or pass images=True"):
+        load(images)
+    write_clips(images / "train" / "keen", ["clip"])
+    with pytest.raises(ValueError, match=r"keen holds folders \(clip\): with images=True it may hold images only"):
+        load(images, images=True)
+
+
+def test_images_of_other_forms_are_named(images, load):
+    write_frames(images / "train" / "keen", ["12.tif"])
+    with pytest.raises(ValueError, match=r"1 files that are not images \(12.tif\): .*convert them to one of .jpg"):
+        load(images, images=True)
+
+
 # --- Folders that are not as they should be -------------------------------------------------------------------------
 
 

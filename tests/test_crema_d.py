@@ -12,7 +12,6 @@ import pytest
 
 import dataset_scripts
 from dataset_scripts import crema_d
-from dataset_scripts.clip_files import count_video_frames
 from helpers import dfew_trees
 from helpers.acted_trees import flv, write_crema_d
 
@@ -119,13 +118,6 @@ def test_git_lfs_pointers_are_no_videos(tree, load, num_pointers):
         path.write_text(POINTER)
     with pytest.raises(ValueError, match=rf"{num_pointers} of the 280 videos .* Git LFS pointers.*git lfs pull"):
         load(tree, missing="skip")
-
-
-def test_flash_video_is_counted_without_trusting_its_header(tmp_path):
-    """FLV's header states no number of frames, and a duration that may be wrong."""
-    for num_frames in (1, 2, 75):
-        (tmp_path / "clip.flv").write_bytes(flv(num_frames))
-        assert count_video_frames(str(tmp_path / "clip.flv")) == num_frames
 
 
 def convert(tree: Path, folder: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 import dataset_scripts
 from dataset_scripts import dfew
-from dataset_scripts.clip_files import count_video_frames, folds_by_rule, list_frames
+from dataset_scripts.clip_files import folds_by_rule
 from helpers import dfew_trees as trees
 from helpers.dfew_trees import IDS, LABELS
 
@@ -90,15 +90,6 @@ def test_16f_frames_are_ordered_by_number_not_by_name(tree, load):
 def test_full_and_16f_side_by_side_are_not_mixed_up(tree, load):
     trees.write_16f(tree / "Clip" / "clip_224x224_16f")
     assert all("clip_224x224_16f" not in path for path in load(tree)["test"]["frames"][0])
-
-
-def test_frames_are_ordered_by_the_last_number_of_their_name(tmp_path):
-    """Trap: the id is a number as well, and frame numbers have gaps and need not be padded."""
-    trees.write_frames(
-        tmp_path, ["00007_100.jpg", "00007_9.jpg", "00007_10.JPG", "00007_00002.jpeg", "v1_00007_1.png"]
-    )
-    wanted = ["v1_00007_1.png", "00007_00002.jpeg", "00007_9.jpg", "00007_10.JPG", "00007_100.jpg"]
-    assert list_frames(str(tmp_path)) == wanted
 
 
 def test_debris_of_operating_systems_is_no_frame_and_no_clip(tree, load):
@@ -502,24 +493,6 @@ def test_original_videos_by_option_padded_and_in_a_container_without_a_count(tre
     assert train["num_frames"][:] == [3 + int(clip_id) % 5 for clip_id in train["clip_id"]]
 
 
-def test_frame_count_of_an_avi_is_not_taken_from_its_header(tmp_path):
-    """AVI's header is written by hand of whatever made the file, and may state any number."""
-    content = bytearray(trees.video(5, "avi"))
-    length = content.index(b"strh") + 8 + 32  # dwLength of the stream's header
-    assert content[length : length + 4] == (5).to_bytes(4, "little")
-    content[length : length + 4] = (500).to_bytes(4, "little")
-    (tmp_path / "1.avi").write_bytes(content)
-    assert count_video_frames(str(tmp_path / "1.avi")) == 5
-
-
-@pytest.mark.parametrize("content", [b"", b"this is text", trees.video(5)[:100]])
-def test_unreadable_video(tree, load, content):
-    trees.write_originals(tree / "Clip" / "original")
-    (tree / "Clip" / "original" / "part_1" / "1.mp4").write_bytes(content)
-    with pytest.raises(ValueError, match=r"part_1/1.mp4 is not a readable video"):
-        load(tree, frames="original")
-
-
 # --- Trees that cannot be right -------------------------------------------------------------------------------------
 
 
@@ -597,15 +570,4 @@ def test_no_listed_clip_at_all_is_an_error_even_when_skipping(tmp_path, load):
 def test_clip_twice_in_one_folder(tree, load):
     trees.write_frames(tree / FULL / "1", ["1.jpg"])
     with pytest.raises(ValueError, match=r"Clip 00001 lies both at .*/00001 and at .*/1: keep one"):
-        load(tree)
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [("cover.jpg", "00002/cover.jpg has no frame number"), ("00002_00001.png", "two frames of one number")],
-)
-def test_frames_whose_order_cannot_be_known(tree, load, name, message):
-    """Met while rows are written, where datasets would wrap it in "An error occurred"."""
-    trees.write_frames(tree / FULL / "00002", [name])
-    with pytest.raises(ValueError, match=message):
         load(tree)

@@ -68,6 +68,8 @@ def write_data(folder: Path) -> None:
     afew_trees.write_faces(folder / "AFEW")
     ferv39k_trees.write_ferv39k(folder / "FERV39k")
     mafw_trees.write_mafw(folder / "MAFW")
+    for split, label in (("train", "happy"), ("train", "sad"), ("test", "happy"), ("test", "sad")):
+        dfew_trees.write_frames(folder / "FER2013" / split / label, ["1.png", "2.png"])
     videos = sorted((data / "Clip" / "original").rglob("*.mp4"))
     shutil.copy(videos[0], folder / "clip.mp4")
     (folder / "videos").mkdir()

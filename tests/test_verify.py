@@ -18,6 +18,7 @@ from PIL import Image
 
 from dataset_scripts import dfew
 from dataset_scripts import verify as verify_module
+from dataset_scripts.rendered_faces import MARKER
 from dataset_scripts.verify import Report, verify
 from helpers import afew_trees, ferv39k_trees, mafw_trees
 from helpers import dfew_trees as trees
@@ -373,6 +374,41 @@ def test_own_folder_is_verified_in_the_configurations_that_it_has(tmp_path):
     assert verify("clip_folder", tmp_path / "splits", progress=False).configurations == ["default"]
     report = verify("clip_folder", tmp_path / "nowhere", progress=False)
     assert [check.name for check in report.checks] == ["source"]
+
+
+def test_faults_of_own_clips_are_not_held_against_papers(tmp_path):
+    for place in range(10):
+        trees.write_frames(tmp_path / "own" / "ab"[place % 2] / f"{place}", ["1.jpg", "2.jpg"])
+    (tmp_path / "own" / "a" / "0" / "1.jpg").write_bytes(b"no picture")
+    report = verify("clip_folder", tmp_path / "own", progress=False)
+    assert report.comparable is False
+    assert report.verdict.startswith("These clips have faults: 1 failed")
+    assert "papers" not in str(report)
+
+
+def test_images_of_class_folders_are_looked_at(tmp_path):
+    for split, label in (("train", "a"), ("train", "b"), ("test", "a"), ("test", "b")):
+        trees.write_frames(tmp_path / split / label, [f"{split}_1.png", f"{split}_2.png"])
+    report = verify("clip_folder", tmp_path, progress=False, images=True)
+    assert texts(report, "failed") == {}
+    assert report.num_frames == {"min": 1, "median": 1, "max": 1, "short": 8}
+    assert report.picture_sizes == {"8×8": 8}
+    assert "motion" not in texts(report, "warning")
+    (tmp_path / "train" / "a" / "train_1.png").write_bytes(b"no picture")
+    report = verify("clip_folder", tmp_path, progress=False, images=True)
+    assert "train_1.png is broken" in texts(report, "failed")["readable"]
+
+
+def test_synthetic_faces_are_named_as_such_below_their_marker_too(tree):
+    (tree / MARKER).write_text("drawn")
+    report = look(tree)
+    assert report.comparable is False
+    assert texts(report, "failed") == {"real faces": f"these are synthetic faces, as {tree / MARKER} says"}
+    for label in ("a", "b"):
+        trees.write_frames(tree / "crops" / label / "1", ["1.jpg", "2.jpg"])
+        trees.write_frames(tree / "crops" / label / "2", ["1.jpg", "2.jpg"])
+    own = verify("clip_folder", tree / "crops", progress=False)
+    assert "synthetic faces" in texts(own, "warning")["real faces"]
 
 
 # --- Videos ---------------------------------------------------------------------------------------------------------
