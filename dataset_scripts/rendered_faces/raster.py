@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 try:
+    import scipy.ndimage  # noqa: F401 (of skin.py and world.py)
     from numba import njit
 except ImportError as error:
     raise ImportError("Rendering faces needs numba and scipy: pip install 'modeling-stt[render]'") from error
