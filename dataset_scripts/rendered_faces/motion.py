@@ -128,7 +128,7 @@ def _draw_level(label: str | None, seconds: Array, rng: np.random.Generator, lea
         level = np.clip(strength * _course(seconds, rng), 0, 1.1)
         if low <= shown_level(level) <= high:
             return level
-    return np.full(len(seconds), 0.85 if label else 0.28)
+    return np.full(len(seconds), max(0.8, least) if label else 0.28)
 
 
 def _course(seconds: Array, rng: np.random.Generator) -> Array:

@@ -98,7 +98,7 @@ def draw_lights(rng: np.random.Generator) -> Lights:
         lamp[3:] = strength * rng.uniform(0.75, 1.25) * color * tint
     above = ambient * rng.uniform(0.8, 1.2) * color * np.exp(rng.normal(0, 0.05, 3))
     below = ambient * rng.uniform(0.35, 0.75) * color * np.exp(rng.normal(0, 0.07, 3))
-    return Lights(lamps, np.stack([above, below]).astype(np.float32), float(rng.uniform(0.24, 0.5)))
+    return Lights(lamps, np.stack([above, below]).astype(np.float32), float(rng.uniform(0.22, 0.46)))
 
 
 def draw_crop(num_frames: int, rng: np.random.Generator, *, exact: bool = False) -> Crop:
