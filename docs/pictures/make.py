@@ -18,27 +18,14 @@ import av
 import numpy as np
 from PIL import Image
 
-from dataset_scripts.rendered_faces import FRAMES_PER_SECOND, render_clip
+from dataset_scripts.rendered_faces import FRAMES_PER_SECOND, render_film
 
 ROOT = Path(__file__).parents[2]
 PICTURES, VIDEOS = ROOT / "docs" / "pictures", ROOT / "examples" / "videos"
-SIDE, SECONDS = 224, 4
-
-# Person and scene (seeds), and the expressions in turn.
-LEFT = (11, 9, ("happy", "surprise", "sad"))
-RIGHT = (17, 43, ("neutral", "angry", "happy"))
-
-
-def render(identity_seed: int, clip_seed: int, labels: tuple[str, ...]) -> np.ndarray:
-    """Frames `(T, S, S, 3)` of one person who shows one expression after the other, each back to rest."""
-    half = SECONDS * FRAMES_PER_SECOND // 2
-    parts = []
-    for label in labels:
-        clip = render_clip(
-            label, identity_seed=identity_seed, clip_seed=clip_seed, num_frames=half, image_size=SIDE, full=True
-        )
-        parts += [clip.frames, clip.frames[::-1]]
-    return np.concatenate(parts)
+SIDE, SECONDS = 224, 12
+# Identity seed of each person, and the expressions in turn.
+LEFT = (11, ("neutral", "happy", "surprise", "sad"))
+RIGHT = (17, ("happy", "neutral", "angry", "neutral"))
 
 
 def write_video(path: Path, frames: np.ndarray) -> None:
@@ -54,10 +41,9 @@ def write_video(path: Path, frames: np.ndarray) -> None:
 
 def make_videos() -> None:
     """Write the two example videos."""
-    left, right = render(*LEFT), render(*RIGHT)
     VIDEOS.mkdir(exist_ok=True)
-    write_video(VIDEOS / "two_people.mp4", np.concatenate([left, right], axis=2))
-    write_video(VIDEOS / "one_face.mp4", left)
+    write_video(VIDEOS / "two_people.mp4", render_film([LEFT, RIGHT], seconds=SECONDS, image_size=SIDE))
+    write_video(VIDEOS / "one_face.mp4", render_film([LEFT], seconds=SECONDS / 2, image_size=SIDE, margin=0.1))
 
 
 def make_timeline_pictures(model: str) -> None:
