@@ -294,7 +294,7 @@ class AFEWConfig(ClipConfig):
 
 @dataclass(frozen=True)
 class Source(ClipSource):
-    """What a configuration of AFEW reads; ``clips`` are the videos or the folders of faces.
+    """The files of AFEW that a configuration reads; ``clips`` are the videos or the folders of faces.
 
     Attributes:
         videos: (split, number) → path, of all clips that there are.

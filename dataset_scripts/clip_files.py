@@ -138,30 +138,17 @@ def read_text(path: Path) -> str:
         raise ValueError(f"{path} is not UTF-8 text ({error}): save it as CSV (UTF-8).") from error
 
 
-def refuse_odd_name(path: str) -> bytes:
-    """A path in UTF-8; ValueError if its name is not, since rows hold paths as text."""
+def refuse_odd_name(folder: str, *names: str) -> bytes:
+    """A path, and the names of files in it, in UTF-8; ValueError if they are not, since rows hold paths as text."""
     try:
-        return path.encode()
+        return "\n".join((folder, *names)).encode()
     except UnicodeEncodeError as error:
+        odd = next(name for name in (folder, *names) if not name.isascii() and re.search("[\ud800-\udfff]", name))
+        path = odd if odd == folder else f"{folder}{os.sep}{odd}"
         raise ValueError(f"The name of {shown([path])} is not UTF-8, as rows need it: rename it.") from error
 
 
 # --- Frames ---------------------------------------------------------------------------------------------------------
-
-
-def frame_number(name: str) -> tuple[int, ...]:
-    """Place in time of a frame, by the last number of its name; empty for a name without a number.
-
-    ``00001_00144.jpg`` → (144,), ``16.jpg`` → (16,), ``t_0.967.jpg`` → (0, 967).
-    """
-    numbers = NUMBERS.findall(name.rpartition(".")[0])
-    return tuple(map(int, numbers[-1].split("."))) if numbers else ()
-
-
-def _decimals(name: str) -> tuple[int, int]:
-    """Number of points in the last number of a frame's name, and of digits behind the last point (0 for no point)."""
-    *whole, last = NUMBERS.findall(name.rpartition(".")[0])[-1].split(".")
-    return len(whole), len(last) if whole else 0
 
 
 def _is_picture(name: str) -> bool:
@@ -174,40 +161,53 @@ def picture_names(folder: str) -> list[str]:
     Raises:
         ValueError: a picture of a form that is not read, or a name that is not UTF-8.
     """
+    names, others = [], []
     with os.scandir(folder) as found:
-        names = [entry.name for entry in found if _is_picture(entry.name)]
-    if other := sorted({Path(name).suffix.lower() for name in names if not name.lower().endswith(IMAGE_SUFFIXES)}):
+        for entry in found:
+            if (lower := entry.name.lower()).endswith(IMAGE_SUFFIXES):
+                names.append(entry.name)
+            elif lower.endswith(OTHER_IMAGE_SUFFIXES):
+                others.append(entry.name)
+    names, others = [[name for name in some if not is_debris(name)] for some in (names, others)]
+    if other := sorted({Path(name).suffix.lower() for name in others}):
         raise ValueError(
             f"{folder} holds {shown(other)} pictures, which are not read: convert them to one of "
             f"{', '.join(IMAGE_SUFFIXES)}."
         )
-    for name in names:
-        refuse_odd_name(f"{folder}{os.sep}{name}")
+    refuse_odd_name(folder, *names)
     return names
 
 
 def list_frames(folder: str) -> list[str]:
     """Names of a clip's frames in time order, counted on disk; empty for a clip without frames.
 
-    The last number of a name counts, not its text: unpadded names sort as 1, 10, 11, …, 2 by text. Numbers may have
-    gaps. A number with a point (``0.967.jpg``) may be a time in seconds. Its parts are compared one by one, which is
-    right for seconds and for numbered parts alike if all frames have equally many decimals; else it is refused.
+    The last number of a name counts (``00001_00144.jpg`` → 144), since unpadded names sort as 1, 10, 11, …, 2 by text.
+    Numbers may have gaps. A number with a point (``0.967.jpg``) may be a time in seconds. Its parts are compared one
+    by one, which is right for seconds and for numbered parts alike if all frames have equally many decimals; otherwise
+    it is refused.
 
     Raises:
         ValueError: a picture without a number, two with the same number, or numbers with points that can be read in
             two ways; or see ``picture_names``.
     """
-    numbered: dict[tuple[int, ...], str] = {}
-    names = picture_names(folder)
-    for name in names:
-        if not (number := frame_number(name)):
+    numbered: dict[Any, str] = {}
+    spellings: dict[tuple[int, int], str] = {}  # numbers of parts and of decimals → an example
+    for name in picture_names(folder):
+        numbers = NUMBERS.findall(name.rpartition(".")[0])
+        if not numbers:
             raise ValueError(f"{folder}/{name} has no frame number in its name: move it out of the clip's folder.")
-        if (other := numbered.setdefault(number, name)) != name:
+        if "." in numbers[-1]:
+            parts = numbers[-1].split(".")
+            number: Any = tuple(map(int, parts))
+            spelling = (len(parts), len(parts[-1]))
+        else:
+            number, spelling = int(numbers[-1]), (1, 0)
+        if (other := numbered.setdefault(number, name)) is not name:
             raise ValueError(f"{folder} has two frames of one number, {name} and {other}: keep one.")
-    examples = {_decimals(name): name for name in names}
-    if len(examples) > 1:
+        spellings[spelling] = name
+    if len(spellings) > 1:
         raise ValueError(
-            f"{folder} has frames named like {' and '.join(sorted(examples.values()))}: the points may be those of "
+            f"{folder} has frames named like {' and '.join(sorted(spellings.values()))}: the points may be those of "
             "seconds or stand between numbers, so the order is unknown. Rename the frames by whole numbers."
         )
     return [numbered[number] for number in sorted(numbered)]
@@ -392,7 +392,7 @@ def own_options(config: type[datasets.BuilderConfig]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ClipSource(ABC):
-    """What one configuration reads of a copy.
+    """The files of a copy that one configuration reads.
 
     Attributes:
         config: the configuration.

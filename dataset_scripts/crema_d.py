@@ -156,7 +156,7 @@ class CremaDConfig(NamedClipConfig):
 
 @dataclass(frozen=True)
 class Source(NamedClipSource):
-    """What a configuration of CREMA-D reads."""
+    """The clips of CREMA-D that a configuration reads."""
 
     config: CremaDConfig
 
@@ -228,6 +228,6 @@ class CremaD(ClipBuilder):
     config: CremaDConfig
 
     def own_columns(self) -> dict[str, Any]:
-        """What else a name holds."""
+        """The other parts of a name."""
         text = datasets.Value("string")
         return {"actor": datasets.Value("int32"), "sentence": text, "level": text}

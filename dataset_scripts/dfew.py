@@ -522,7 +522,7 @@ def _face_clips(tree: Tree, frames: str, clips: dict[int, str]) -> dict[int, str
 
 @dataclass(frozen=True)
 class Source(ClipSource):
-    """What a configuration of DFEW reads.
+    """The files of DFEW that a configuration reads.
 
     Attributes:
         face_clips: the clips that the rule of the folds counts; empty where there are lists.

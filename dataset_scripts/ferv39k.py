@@ -208,7 +208,7 @@ class FERV39kConfig(ClipConfig):
 
     @property
     def setup(self) -> str:
-        """What the configuration's lists are named after: ``All`` or a scene."""
+        """The name in the configuration's lists: ``All`` or a scene."""
         return ALL_SCENES if self.name == "default" else self.name.removeprefix("scene_")
 
     def open_source(self) -> "Source":
@@ -228,7 +228,7 @@ class FERV39kConfig(ClipConfig):
 
 @dataclass(frozen=True)
 class Source(ClipSource):
-    """What a configuration of FERV39k reads.
+    """The files of FERV39k that a configuration reads.
 
     Attributes:
         scene_folders: the folders of scenes.

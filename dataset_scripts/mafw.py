@@ -78,7 +78,7 @@ ABOUT = About(
 """,
 )
 
-NUM_LOOKED_INTO = 9  # pictures whose shape tells faces from whole pictures
+NUM_LOOKED_INTO = 9  # pictures whose shape shows whether they are crops of faces
 # Google Drive appends "-20240101T…" or "-001" to what it wraps.
 CLIP_FOLDER = {
     "faces": re.compile(r"(frames|faces)(-\d.*)?", re.IGNORECASE),
@@ -311,7 +311,7 @@ class MAFWConfig(ClipConfig):
 
 @dataclass(frozen=True)
 class Source(ClipSource):
-    """What a configuration of MAFW reads.
+    """The files of MAFW that a configuration reads.
 
     Attributes:
         sides: ``train`` and ``test`` → the list that gives the labels: the one without captions where there is one.

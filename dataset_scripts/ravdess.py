@@ -160,7 +160,7 @@ class RavdessConfig(NamedClipConfig):
 
 @dataclass(frozen=True)
 class Source(NamedClipSource):
-    """What a configuration of RAVDESS reads."""
+    """The clips of RAVDESS that a configuration reads."""
 
     config: RavdessConfig
 
@@ -208,6 +208,6 @@ class Ravdess(ClipBuilder):
     config: RavdessConfig
 
     def own_columns(self) -> dict[str, Any]:
-        """What else a name holds."""
+        """The other parts of a name."""
         text, number = datasets.Value("string"), datasets.Value("int32")
         return {"actor": number, "intensity": text, "statement": text, "repetition": number}

@@ -158,7 +158,7 @@ def test_class_or_split_missing(tree, load, gone, lacking):
 
 
 def test_number_of_clips_is_held_against_the_published(tree, load, caplog):
-    """AFEW has no lists: only its counts tell of clips that were never unpacked."""
+    """AFEW has no lists: only its counts show that clips were never unpacked."""
     assert {split: sum(counts.values()) for split, counts in afew.PUBLISHED["default"].items()} == {
         "train": 773,
         "validation": 383,
@@ -319,7 +319,7 @@ def test_check_of_splits_finds_a_number_in_one_class_of_both(tree):
     assert not passed and "2 numbers occur in both splits, 1 of them in one class" in text
 
 
-def test_check_tells_the_two_kinds_of_381(faces, monkeypatch):
+def test_check_explains_the_two_kinds_of_381(faces, monkeypatch):
     monkeypatch.setattr(afew, "NUM_CLIPS", {"train": 21, "validation": 14})
     assert checks(faces, frames="faces")["validation set"][0]
     (first, *_) = CLIPS["validation"]

@@ -79,7 +79,7 @@ def test_validation_or_test_may_be_absent(split, load, gone):
     assert list(load(split)) == ["train", {"val": "test", "Test": "validation"}[gone]]
 
 
-def test_any_file_that_is_no_clip_and_debris_beside_the_classes(split, load):
+def test_files_that_are_not_clips_and_debris_beside_the_classes(split, load):
     clean = {name: list(rows) for name, rows in load(split).items()}
     write_frames(split, ["README.md", ".DS_Store", "desktop.ini"])
     write_frames(split / "train" / "keen", ["._1.mp4", "desktop.ini", "Thumbs.db", ".hidden.jpg"])
@@ -113,7 +113,7 @@ def test_class_missing_from_test_is_reported(split, load, caplog):
         (lambda root: shutil.rmtree(root / "train"), r"of splits only Test, val: it needs train and one of"),
     ],
 )
-def test_splits_that_cannot_be_told(split, load, change, message):
+def test_ambiguous_splits(split, load, change, message):
     change(split)
     with pytest.raises(ValueError, match=message):
         load(split)

@@ -39,7 +39,7 @@ def load(tmp_path: Path) -> Callable:
 
 @pytest.fixture(scope="module")
 def whole() -> crema_d.Source:
-    """What is found in a copy that lacks nothing."""
+    """The source of a copy that lacks nothing."""
     return crema_d.Source(config(), {clip_id: f"/C/{clip_id}.flv" for clip_id in crema_d.clip_ids()})
 
 
@@ -110,7 +110,7 @@ def test_published_counts_add_up_to_the_published_totals():
 
 
 @pytest.mark.parametrize("num_pointers", [1, 280])
-def test_git_lfs_pointers_are_no_videos(tree, load, num_pointers):
+def test_git_lfs_pointers_are_not_videos(tree, load, num_pointers):
     """Trap: a zip of the repository, or a clone without Git LFS, holds a few lines of text under a video's name."""
     videos = sorted((tree / "VideoFlash").iterdir())
     assert len(videos) == 280
@@ -154,7 +154,7 @@ def test_copies_of_one_size_are_used_once_and_others_refused(tree, load):
         load(tree)
 
 
-def test_debris_of_operating_systems_is_no_clip(tree, load):
+def test_debris_of_operating_systems_is_not_a_clip(tree, load):
     (tree / "VideoFlash" / "._1001_IEO_ANG_HI.flv").write_bytes(b"debris")
     (tree / "VideoFlash" / "desktop.ini").write_bytes(b"debris")
     shutil.copytree(tree / "VideoFlash", tree / "__MACOSX" / "VideoFlash")
@@ -199,7 +199,7 @@ def test_bad_clips_are_kept_with_a_warning_or_skipped(tree, load, caplog, bad_cl
     assert warned == [bad_clips == "keep"] * 4
 
 
-def test_copy_without_the_bad_clips_is_told_of_the_option(tree, load):
+def test_error_on_a_copy_without_the_bad_clips_names_the_option(tree, load):
     for clip_id in crema_d.BAD_CLIPS:
         video(tree, clip_id).unlink()
     with pytest.raises(FileNotFoundError, match=r"1076_MTI_NEU_XX, 1076_MTI_SAD_XX.*pass bad_clips='skip'"):
@@ -242,7 +242,7 @@ def test_faces_in_two_folders_are_refused(faces, load):
         load(faces, frames="faces", clip_dir="crops")
 
 
-def test_kind_that_is_not_there_says_what_is(faces, load):
+def test_error_on_an_absent_kind_names_the_kind_on_disk(faces, load):
     with pytest.raises(ValueError, match="needs clip_dir="):
         load(faces, frames="faces")
     with pytest.raises(FileNotFoundError, match=r"No folder of frames .*Found 280 for frames='video' instead"):

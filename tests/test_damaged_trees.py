@@ -21,7 +21,7 @@ from dataset_scripts.verify import verify
 from helpers import dfew_trees
 from helpers.copies import COPIES, Copy
 
-NUM_TREES = int(os.environ.get("STT_DAMAGED_TREES", "8"))  # a copy
+NUM_TREES = int(os.environ.get("STT_DAMAGED_TREES", "3"))  # a copy
 LINKS = pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
 
 

@@ -92,8 +92,8 @@ def test_full_and_16f_side_by_side_are_not_mixed_up(tree, load):
     assert all("clip_224x224_16f" not in path for path in load(tree)["test"]["frames"][0])
 
 
-def test_debris_of_operating_systems_is_no_frame_and_no_clip(tree, load):
-    """Trap: ``._00001_00001.jpg`` is no picture, though its name says so."""
+def test_debris_of_operating_systems_is_neither_frame_nor_clip(tree, load):
+    """Trap: ``._00001_00001.jpg`` has the name of a picture and is none."""
     clean = load(tree)["test"].to_dict()
     trees.write_frames(tree / FULL / "00001", ["._00001_00001.jpg", ".hidden.jpg", "Thumbs.db", "desktop.ini"])
     trees.write_frames(tree / FULL, [".DS_Store", "desktop.ini"])
@@ -185,7 +185,7 @@ def test_names_of_split_files(tmp_path, load, train):
 
 
 def test_list_of_neither_side_is_left_alone(tmp_path, load):
-    """Only folders of the tree tell the side, not the one it happens to lie in."""
+    """The side comes from folders of the tree, not from the one that the tree lies in."""
     tree = trees.write_dfew(tmp_path / "train" / "DFEW")
     trees.write_frames(tree / "notes", ["set_1.csv"])
     assert load(tree)["train"].num_rows == 28
@@ -227,7 +227,7 @@ def test_rows_are_in_order_of_id_whatever_the_order_of_the_list(tree, load):
     assert load(tree)["train"].to_dict() == clean
 
 
-def test_base_that_a_fold_cannot_tell_is_told_by_the_other_lists(tree, load):
+def test_base_missing_in_one_fold_is_found_in_the_other_lists(tree, load):
     """A fold without 0 and 7 may be either; the other four folds of the tree usually settle it."""
     six = {clip_id: label for clip_id, label in LABELS.items() if label < 7}
     for side, members in zip(("train", "test"), trees.fold_members(six, 1), strict=True):
@@ -237,7 +237,7 @@ def test_base_that_a_fold_cannot_tell_is_told_by_the_other_lists(tree, load):
 
 
 @pytest.mark.parametrize("base", [0, 1])
-def test_base_that_nothing_tells_is_refused_until_given(tree, load, base):
+def test_base_found_in_no_list_must_be_given(tree, load, base):
     few = {clip_id: label for clip_id, label in LABELS.items() if label in (3, 4, 5)}
     few_splits(tree, few, base)
     with pytest.raises(ValueError, match=r"set_1.csv.*label_base=1 .*or label_base=0"):
@@ -319,7 +319,7 @@ def test_two_different_lists_for_one_split(tree, load):
     copy = tree / "backup" / "test" / "set_1.csv"
     copy.parent.mkdir(parents=True)
     copy.write_bytes(next(tree.rglob("test(*/set_1.csv")).read_bytes())
-    assert load(tree)["train"].num_rows  # the same bytes twice are no conflict
+    assert load(tree)["train"].num_rows  # the same bytes twice do not conflict
     edit(copy, lambda text: text.replace("\n1,1\n", "\n1,2\n"))
     with pytest.raises(ValueError, match=r"set_1.csv and .*set_1.csv differ. Remove one"):
         load(tree)
@@ -385,7 +385,7 @@ def test_annotation_with_unknown_header(tree, load):
         load(tree, votes=True)
 
 
-def test_annotation_that_is_no_workbook(tree, load):
+def test_annotation_that_is_not_a_workbook(tree, load):
     (tree / "Annotation" / "annotation.xlsx").write_text("not a workbook")
     with pytest.raises(ValueError, match=r"annotation.xlsx is not a readable Excel workbook"):
         load(tree, votes=True)
@@ -518,7 +518,7 @@ def test_asked_layout_absent_says_what_was_found_and_which_option_fits(tree, loa
 
 
 def test_16f_in_a_renamed_folder_is_not_taken_for_full(tree, load):
-    """Trap: the folder's name tells nothing, and training on the wrong kind goes unnoticed."""
+    """Trap: a renamed folder does not show its kind, and training on the wrong kind goes unnoticed."""
     trees.write_16f(tree / "faces")
     with pytest.raises(ValueError, match=r"faces holds the 16-frame clips .*: pass frames='16f'"):
         load(tree, clip_dir="faces")

@@ -83,7 +83,7 @@ def test_frames_are_ordered_by_number_not_by_name(tree, load):
     assert names[98:] == ["98.jpg", "99.jpg", "100.jpg", "101.jpg"]
 
 
-def test_faces_and_scene_pictures_are_told_apart(tree, load):
+def test_faces_and_scene_pictures_are_not_mixed_up(tree, load):
     """Trap: both folders hold the same clip ids."""
     trees.write_clips(tree / PICTURES)
     for options, folder in (({}, FACES), ({"frames": "faces"}, FACES), ({"frames": "scenes"}, PICTURES)):
@@ -111,7 +111,7 @@ def test_a_configuration_for_each_scene(tree, load, scene):
     assert f"scene_{scene}" in dataset_scripts.configurations("ferv39k")
 
 
-def test_debris_of_operating_systems_is_no_frame_no_clip_and_no_list(tree, load):
+def test_debris_of_operating_systems_is_neither_frame_nor_clip_nor_list(tree, load):
     clean = rows_of(load(tree))
     write_frames(tree / FACES / TRAIN[0], ["._00.jpg", ".DS_Store", "Thumbs.db", "desktop.ini"])
     write_frames(tree / FACES / "DailyLife" / "Sad", [".DS_Store", "desktop.ini"])
@@ -193,7 +193,7 @@ def test_label_that_contradicts_the_id_is_refused(tree, load):
         "DailyLife/Calm/0010 Calm",
     ],
 )
-def test_line_that_is_no_clip_and_label(tree, load, line):
+def test_line_that_is_not_a_clip_and_its_label(tree, load, line):
     """A header, commas as other repositories use, a key of fewer parts, frame counts, an unknown emotion."""
     (tree / TRAIN_LIST).write_text(f"{line}\n{(tree / TRAIN_LIST).read_text()}")
     with pytest.raises(ValueError, match=rf"train_All.csv, line 1: '{line}' is not a clip, .* no header"):
@@ -207,7 +207,7 @@ def test_byte_order_mark_crlf_and_empty_lines(tree, load):
     assert rows_of(load(tree)) == clean
 
 
-def test_list_that_is_no_utf8(tree, load):
+def test_list_that_is_not_utf8(tree, load):
     (tree / TRAIN_LIST).write_bytes("DailyLife/Sad/0010 Sad\n".encode("utf-16"))
     with pytest.raises(ValueError, match=r"train_All.csv is not UTF-8 text"):
         load(tree)
@@ -271,7 +271,7 @@ def test_no_listed_clip_at_all_is_an_error_even_when_skipping(tree, load):
         load(tree, missing="skip")
 
 
-# --- What verify is told --------------------------------------------------------------------------------------------
+# --- For verify -----------------------------------------------------------------------------------------------------
 
 
 def test_published_counts_are_those_of_the_paper():

@@ -92,7 +92,7 @@ def test_num_proc_with_streaming_is_refused(load):
         load(streaming=True, num_proc=2)
 
 
-def test_relative_data_dir_gives_absolute_paths_and_no_mix_up(load, tree, tmp_path, monkeypatch):
+def test_relative_data_dirs_give_absolute_paths_of_their_own_tree(load, tree, tmp_path, monkeypatch):
     """The same relative path from another folder is another tree, also in the cache."""
     other = trees.write_dfew(tmp_path / "elsewhere" / "DFEW")
     for home, root in ((tmp_path, tree), (tmp_path / "elsewhere", other)):
@@ -137,7 +137,7 @@ def test_configurations_and_folds_of_a_set():
 def test_nothing_changed_is_not_prepared_again(load, tree):
     first = prepared_at(load())
     assert prepared_at(load()) == first
-    assert prepared_at(load(frames="full", missing="error")) == first  # defaults spelled out are no other options
+    assert prepared_at(load(frames="full", missing="error")) == first  # defaults spelled out are the same options
     trees.write_frames(tree, ["notes.txt"])  # nor do files matter that are not read
     (tree / "Annotation" / "annotation.xlsx").write_bytes(b"not read without votes=True")
     assert prepared_at(load()) == first

@@ -122,7 +122,7 @@ def test_videos_by_option(tree, load):
     assert "frames" in load(tree)["train"].column_names
 
 
-def test_debris_of_operating_systems_is_no_frame_no_clip_and_no_list(tree, load):
+def test_debris_of_operating_systems_is_neither_frame_nor_clip_nor_list(tree, load):
     clean = rows_of(load(tree))
     write_frames(tree / FRAMES / "00025", ["._8.png", ".DS_Store", "Thumbs.db", "desktop.ini"])
     write_frames(tree / FRAMES, [".DS_Store", "desktop.ini"])
@@ -164,7 +164,7 @@ def test_utf8_that_gbk_would_take_for_common_signs_too_is_read_as_utf8(tree, loa
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "big5", "shift_jis"])
-def test_captions_in_another_encoding_are_told_and_not_garbled(tree, load, encoding):
+def test_captions_in_another_encoding_are_refused_and_not_garbled(tree, load, encoding):
     """Trap: GBK takes most bytes of other encodings and makes rare signs of them."""
     path = tree / CAPTIONED / "set_1" / "train.txt"
     line = "00025.mp4\tanger\t一人激怒地說話，眉頭緊皺。他們在這裡看著對方。\tA man.\r\n"
@@ -173,7 +173,7 @@ def test_captions_in_another_encoding_are_told_and_not_garbled(tree, load, encod
         load(tree, captions=True)
 
 
-def test_captions_garbled_before_are_told(tree, load):
+def test_captions_garbled_before_are_refused(tree, load):
     """UTF-8 that someone read as GBK and saved again is valid UTF-8, of nonsense."""
     path = tree / CAPTIONED / "set_1" / "train.txt"
     text = path.read_bytes().decode("gbk")
@@ -271,7 +271,7 @@ def test_names_that_frames_go_by(tree, load, folder):
     assert load(tree)["train"][0]["frames"][0] == str(tree / folder / FIRST / "8.png")
 
 
-def test_two_folders_of_frames_are_not_chosen_between(tree, load):
+def test_two_folders_of_frames_are_refused(tree, load):
     """Trap: one's own frames of the videos often lie beside the official face frames."""
     trees.write_clips(tree / "data" / "faces", SINGLE)
     with pytest.raises(
@@ -309,7 +309,7 @@ def test_renamed_folders_by_option(tree, load, absolute):
     assert row["frames"][0] == str(tree / "crops" / FIRST / "8.png")
 
 
-def test_landmarks_in_folders_named_as_clips_are_no_frames(tree, load):
+def test_landmarks_in_folders_named_as_clips_are_not_frames(tree, load):
     """Labels(auto)/landmarks unpacks to a folder a clip, too."""
     write_frames(tree / "Labels(auto)" / "landmarks" / "00025", ["1.txt"])
     assert load(tree)["train"].num_rows == len(members(SINGLE, 1)["train"])
@@ -374,7 +374,7 @@ def test_videos_are_described_as_whole_pictures(tree):
     assert [name for name, _, _ in opened(tree, frames="video").check()] == ["fold rule", "captions"]
 
 
-def test_broken_pictures_are_no_matter_of_shape(tree):
+def test_broken_pictures_do_not_count_as_whole_pictures(tree):
     for folder in (tree / FRAMES).iterdir():
         shutil.rmtree(folder)
         write_frames(folder, [] if folder.name < "00100" else ["1.png"])
@@ -382,7 +382,7 @@ def test_broken_pictures_are_no_matter_of_shape(tree):
     assert check(tree, "face frames")[0]
 
 
-# --- What verify is told --------------------------------------------------------------------------------------------
+# --- For verify -----------------------------------------------------------------------------------------------------
 
 
 def test_rule_on_the_class_counts_gives_the_published_fold_sizes():
@@ -417,7 +417,7 @@ def test_compound_totals_are_checked(tree, monkeypatch):
     assert check(tree, "compound totals", "compound_fold_3")[0]
 
 
-def test_lists_with_captions_that_contradict_the_others_are_told(tree):
+def test_lists_with_captions_that_contradict_the_others_are_reported(tree):
     assert check(tree, "captions")[0]
     edit(tree / CAPTIONED / "set_1" / "test.txt", lambda text: text.replace("\tfear\t", "\tanger\t", 1), "gbk")
     passed, text = check(tree, "captions")

@@ -174,7 +174,7 @@ def test_copies_of_one_size_are_used_once_and_others_refused(tree, load):
     assert sizes(load(tree, clip_dir="speech_actors_01-24")) == clean
 
 
-def test_debris_of_operating_systems_is_no_clip(tree, load):
+def test_debris_of_operating_systems_is_not_a_clip(tree, load):
     clean = sizes(load(tree))
     shutil.copytree(tree / "Actor_01", tree / "__MACOSX" / "Actor_01")
     for path in (tree / "__MACOSX" / "Actor_01").iterdir():
@@ -184,7 +184,7 @@ def test_debris_of_operating_systems_is_no_clip(tree, load):
 
 
 def test_names_that_ravdess_lacks_are_left_out_with_a_warning(tree, load, caplog):
-    """Neutral has no strong intensity, and there are no actor 25, emotion 09 or sung surprise."""
+    """RAVDESS has neither strong neutral, actor 25, emotion 09 nor sung surprise."""
     strangers = ("02-01-01-02-01-02-01", "02-01-03-01-01-02-25", "02-01-09-01-01-02-01", "02-02-08-01-01-02-01")
     write_ravdess(tree, list(strangers))
     assert sizes(load(tree)) == (120, 90)
@@ -235,7 +235,7 @@ def test_faces_without_a_frame_are_named_or_skipped(faces, load):
     assert load(faces, frames="faces", clip_dir="crops", missing="skip")["test"].num_rows == 89
 
 
-def test_kind_that_is_not_there_says_what_is(faces, load):
+def test_error_on_an_absent_kind_names_the_kind_on_disk(faces, load):
     with pytest.raises(ValueError, match="needs clip_dir="):
         load(faces, frames="faces")
     with pytest.raises(FileNotFoundError, match=r"Found 30 for frames='video' instead: pass that, with clip_dir="):

@@ -204,7 +204,7 @@ def test_frame_that_is_not_probed_is_decoded_only_with_deep(tree):
 
 
 def test_picture_with_its_ends_but_not_its_middle_is_found_with_deep(tree):
-    """Its header and end marker are there, so only decoding can tell."""
+    """Its header and end marker are there, so only decoding finds it."""
     buffer = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)).save(buffer, "PNG")
     path = frame(tree, 0)
@@ -213,7 +213,7 @@ def test_picture_with_its_ends_but_not_its_middle_is_found_with_deep(tree):
     assert "00003_00001.jpg is broken" in texts(look(tree, deep=True), "failed")["readable"]
 
 
-def test_padding_after_the_end_of_a_picture_is_no_fault(tree):
+def test_padding_after_the_end_of_a_picture_is_accepted(tree):
     frame(tree, 0).write_bytes(frame(tree, 0).read_bytes() + bytes(500))
     assert look(tree, deep=True).comparable
 
@@ -273,7 +273,7 @@ def edit_lists(tree: Path, labels: dict[int, int]) -> None:
 
 
 def swap_sides(tree: Path) -> None:
-    """In fold 1 alone, a train and a test clip of one class change places: no count tells."""
+    """In fold 1 alone, a train and a test clip of one class change places, which changes no count."""
     train, test = trees.fold_members(LABELS, 1)
     inside, outside = test[0], next(clip_id for clip_id in train if LABELS[clip_id] == LABELS[test[0]])
     for side, members in (("train", {*train, inside} - {outside}), ("test", {*test, outside} - {inside})):

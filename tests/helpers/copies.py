@@ -9,7 +9,7 @@ from helpers.dfew_trees import video, write_frames
 
 
 class Copy(NamedTuple):
-    """How to make a small copy of a data set, and how to load it."""
+    """A small copy of a data set: its writer, and configuration and options to load it with."""
 
     set: str
     write: Callable[[Path], Any]
