@@ -4,7 +4,7 @@
 
 RENDERED is a tree of `python -m dataset_scripts.rendered_faces`. Three initialisations of the linear layers are
 compared at several widths: a standard deviation of 0.02 at every width (the authors' code), the same scaled to the
-width, 0.02 · √(512 / width) (what the model does), and 1 / √fan-in, which keeps the variance of a layer's inputs.
+width, 0.02 · √(512 / width), and 1 / √fan-in, which keeps the variance of a layer's inputs (what the model does).
 
 *Share*: of the squared length of the class token after each block, and of the feature, the part that differs between
 clips. *Training*: small models on the same clips, the same order and the same steps; accuracy on held-out people.

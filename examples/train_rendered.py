@@ -28,7 +28,7 @@ from train import train
 
 RECIPE = Path(__file__).parent / "recipes" / "rendered.yaml"
 CLIPS_PER_PERSON = 4
-SIZE = 96  # a little larger than the model's frames: the random crop in training then enlarges nothing
+SIZE = 96  # larger than the model's frames: the random crop in training then enlarges nothing
 FRAMES_PER_SECOND = 4  # the 8 frames of a clip are then the 2 seconds of a timeline's window
 
 
@@ -37,7 +37,7 @@ def make_weights(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, required=True, help="folder to write, or to resume in")
     parser.add_argument("--people", type=int, default=2500, help=f"people, of {CLIPS_PER_PERSON} clips each")
-    parser.add_argument("--frame_epochs", type=int, default=8, help="passes over the single frames")
+    parser.add_argument("--frame_epochs", type=int, default=6, help="passes over the single frames")
     parser.add_argument("--workers", type=int, help="processes that render (default: all cores)")
     own, rest = parser.parse_known_args(arguments)
     faces, backbone, stt = (own.output_dir / name for name in ("faces", "backbone", "stt"))

@@ -46,9 +46,9 @@ class STTConfig(PreTrainedConfig):
             one: softmax cancels it (ours).
         layer_norm_eps: Epsilon of the layer norms (ours).
         initializer_range: Standard deviation of the truncated normal that initialises tokens, tables and linear
-            layers. None is 0.02 (authors) for all at their width of 512; at other widths linear layers get
-            0.02 · √(512 / `hidden_size`), since with 0.02 narrow models do not learn: too little of what tells clips
-            apart reaches the class token (ours; see `benchmarks/initialisation.py`).
+            layers (authors: 0.02). None is 0.02 for tokens and tables, and 1 / √fan-in for linear layers, which keeps
+            the variance of what they read (ours): with 0.02, too little of what tells clips apart reaches the class
+            token of a narrow model, and it does not learn (see `benchmarks/initialisation.py`).
         temperature: Divisor of the logits in evaluation mode, above 0, so that their softmax is calibrated. Fitted on
             validation clips after training; 1 leaves the logits as they are, as training always does (ours).
         min_score: Least probability of an answer to rely on, in [0, 1]; below it an answer counts as unsure. Chosen on

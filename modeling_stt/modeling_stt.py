@@ -13,7 +13,6 @@ Full text and code of the paper are not public. What is the paper's, what its au
 field by field in `STTConfig`.
 """
 
-import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -33,8 +32,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_stt import STTConfig
 
-# The authors' standard deviation of new weights, and the width that it was chosen for.
-INITIALIZER_RANGE, INITIALIZER_WIDTH = 0.02, 512
+INITIALIZER_RANGE = 0.02  # the authors' standard deviation of new weights
 
 
 @dataclass
@@ -475,8 +473,7 @@ class STTPreTrainedModel(PreTrainedModel):
                 init.zeros_(module.bias)
         elif isinstance(module, nn.Linear):
             if self.config.initializer_range is None:
-                # The gain of a layer then is that of the authors' width, whatever the width.
-                std *= math.sqrt(INITIALIZER_WIDTH / self.config.hidden_size)
+                std = module.in_features**-0.5
             init.trunc_normal_(module.weight, std=std)
             if module.bias is not None:
                 init.zeros_(module.bias)

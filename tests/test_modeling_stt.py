@@ -450,14 +450,14 @@ def test_gradient_reaches_every_parameter(order: str) -> None:
     assert parameters_without_gradient() == set()
 
 
-@pytest.mark.parametrize(("width", "std"), [(512, 0.02), (128, 0.04), (32, 0.08)])
-def test_new_weights_are_the_authors_at_their_width_and_scaled_at_others(width: int, std: float) -> None:
+@pytest.mark.parametrize("width", [32, 128, 512])
+def test_new_linear_layers_keep_the_variance_of_what_they_read(width: int) -> None:
     torch.manual_seed(0)
     config = tiny_config(hidden_size=width, intermediate_size=4 * width, initializer_range=None)
     model = STTForVideoClassification(config)
     layer = model.stt.layers[1]
     for linear in (layer.spatial_attention.q_proj, layer.temporal_attention.o_proj, layer.mlp.fc1, layer.mlp.fc2):
-        assert linear.weight.std().item() == pytest.approx(std, rel=0.1)
+        assert linear.weight.std().item() == pytest.approx(linear.in_features**-0.5, rel=0.1)
     assert model.stt.embeddings.temporal_positions.std().item() == pytest.approx(0.02, rel=0.2)
     config.initializer_range = 0.01
     assert STTForVideoClassification(config).stt.layers[0].mlp.fc1.weight.std().item() == pytest.approx(0.01, rel=0.1)

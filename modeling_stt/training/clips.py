@@ -45,7 +45,7 @@ class ClipPhotometry:
         gamma: Mid-tones become darker or brighter: a gamma of 0.6 to 1.7.
         erasing: A rectangle of 2 to 15 % of the area is painted over in one colour, at one place in all frames.
         resolution: The picture is shrunk to 25 to 80 % of its side and enlarged again.
-        blur: Gaussian blur with a standard deviation of 0.3 to 1.5 % of the side.
+        blur: Gaussian blur with a standard deviation of 0.5 to 3 % of the side.
         noise: Gaussian noise, drawn anew for every pixel and frame, with a standard deviation of 2 to 15 of 255.
         jpeg: Every frame is compressed as JPEG, all at one quality of 15 to 90.
 
@@ -101,7 +101,7 @@ class ClipPhotometry:
 
     @staticmethod
     def _change_blur(frames: torch.Tensor) -> torch.Tensor:
-        deviation = _uniform(0.003, 0.015) * max(frames.shape[-2:])
+        deviation = _uniform(0.005, 0.03) * max(frames.shape[-2:])
         return v2.functional.gaussian_blur(frames, 2 * math.ceil(3 * deviation) + 1, deviation)
 
     @staticmethod
