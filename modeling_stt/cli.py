@@ -2,17 +2,20 @@
 
 import argparse
 import inspect
+import io
 import os
 import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 if TYPE_CHECKING:
     from .timeline import Row, Timeline
+    from .timeline.outputs import Outputs
 
 PICTURES = (".png", ".svg", ".pdf")
 
@@ -28,11 +31,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, (_, help_text) in COMMANDS.items():
         commands.add_parser(name, help=help_text, add_help=False)
     args, rest = parser.parse_known_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        # A name or a dash that the terminal's encoding lacks must not end a run whose work is done.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         return COMMANDS[args.command][0](rest)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # who reads the output has enough, as in 'stt timeline … | head'
+    except BrokenPipeError:  # the reader closed the pipe, as in 'stt timeline … | head'
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python writes when it ends
         return 141
 
@@ -101,26 +108,25 @@ def timeline(argv: Sequence[str]) -> int:
     """``stt timeline VIDEO…``: 0 where all videos were read to their end, 1 where one was not."""
     parser = _timeline_parser()
     args = parser.parse_args(argv)
-    if args.output is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        parser.error("several processes write one table: --output FILE is needed.")
-    if (args.chart or args.annotate) and (args.output or len(args.videos) > 1):
-        parser.error("--chart and --annotate picture one video, whose rows are printed: --output is another run.")
-    if args.chart:
-        _refuse_picture(parser, "--chart", Path(args.chart))
-    with _errors_told(parser):
-        from .timeline import Timeline, find_videos
+    _check_timeline(parser, args)
+    with _errors_as_usage(parser):
+        from .timeline import find_videos
+        from .timeline.outputs import Outputs
 
-        options = ("window_s", "stride_s", "min_face_share", "batch_size", "detector", "detect_fps", "device")
-        reader = Timeline(
-            args.model,
-            dtype=args.dtype,
-            thumbnails=args.chart is not None,
-            **{name: getattr(args, name) for name in options},
-        )
         videos = find_videos(args.videos)
+        pictured = args.chart or args.annotate or args.report
+        if pictured and len(videos) > 1:
+            parser.error(
+                f"--chart, --annotate and --report are of one video, got {len(videos)}: --output_dir DIR makes a "
+                "report of each."
+            )
+        reader = _make_reader(args, thumbnails=bool(args.chart or args.report or args.output_dir))
+        outputs = Outputs(args.chart, args.annotate, args.report, args.smooth_s)
+        if args.output_dir:
+            return _write_folder(reader, videos, args)
         if args.output:
-            return _write_rows(reader, videos, args.output)
-        return _print_rows(reader, videos, args.jsonl, args.chart, args.annotate)
+            return _write_rows(reader, videos, args, outputs)
+        return _print_rows(reader, videos, args, outputs)
 
 
 def _timeline_parser() -> argparse.ArgumentParser:
@@ -129,26 +135,99 @@ def _timeline_parser() -> argparse.ArgumentParser:
         description="Who shows which expression when: faces of videos, followed over time and judged by a model.",
         epilog="Exit status: 0 where all videos were read to their end, 1 where one could not be read or is damaged, "
         "2 for wrong usage, 130 for Ctrl-C; a camera or stream is ended by it, with status 0. Many videos are shared "
-        "out over processes by 'accelerate launch -m modeling_stt.cli timeline …'; the same command goes on after an "
+        "out over processes by 'accelerate launch -m modeling_stt.cli timeline …'; the same command resumes after an "
         "interruption.",
     )
     add = parser.add_argument
     add("videos", nargs="+", metavar="VIDEO", help="file, folder of files, text file that lists some, http address, "
         "camera (/dev/video0) or live address (rtsp://…)")  # fmt: skip
-    add("--model", required=True, help="folder of a trained STT, or its name on the Hub")
-    add("--output", metavar="FILE", help="table to write or go on with: .csv, .jsonl or .parquet; else rows are "
-        "printed as they come")  # fmt: skip
-    add("--jsonl", action="store_true", help="print rows as JSON Lines")
-    add("--chart", metavar="FILE", help=f"draw the rows of one video over time: {', '.join(PICTURES)}")
-    add("--annotate", metavar="FILE", help="write one video with boxes and labels burnt in: .mp4, .mov or .mkv")
+    _add_model(parser)
+    results = parser.add_argument_group("results", "Without any of the first two, rows are printed as they come.")
+    add = results.add_argument
+    add("--output", type=Path, metavar="FILE", help="table to write or to add to: .csv, .jsonl or .parquet")
+    add("--output_dir", type=Path, metavar="DIR", help="folder to write or to add to: a table of all videos, a report "
+        "of each, and index.html")  # fmt: skip
+    add("--jsonl", action="store_true", help="print JSON Lines")
+    add("--segments", action="store_true", help="give segments (stretches of one label) and a summary of each person "
+        "instead of windows; with --output, in tables beside")  # fmt: skip
+    add(
+        "--smooth_s", type=float, default=2.0, help="seconds over which segments are smoothed; 0 for none (default: 2)"
+    )
+    add("--chart", type=Path, metavar="FILE", help=f"draw the rows of one video over time: {', '.join(PICTURES)}")
+    add("--annotate", type=Path, metavar="FILE", help="write one video with boxes and labels burnt in: .mp4, .mov or "
+        ".mkv")  # fmt: skip
+    add("--report", type=Path, metavar="FILE.html", help="write one HTML page of one video: chart, summary, segments, "
+        "how it was made")  # fmt: skip
     _add_windows(parser)
-    add("--min_face_share", type=float, default=0.5, help="least share of a window's frames with the face (0.5)")
-    add("--batch_size", type=int, default=8, help="windows that go through the model at once (default: 8)")
-    add("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="precision of the model; "
-        "bfloat16 is faster on CPUs that know it, and on GPUs")  # fmt: skip
-    add("--device", help="such as cuda:1 or cpu; by default a GPU if there is one")
+    _add_answers(parser)
+    _add_crop_options(parser)
     _add_detector(parser)
     return parser
+
+
+def _check_timeline(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End wrong usage before anything is loaded."""
+    table = args.output or args.output_dir
+    if table is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        parser.error("several processes write one table: --output FILE is needed.")
+    if args.output and args.output_dir:
+        parser.error("--output_dir writes a table of its own: leave out --output.")
+    if args.output_dir and (args.chart or args.annotate or args.report):
+        parser.error("--output_dir makes a report of each video: leave out --chart, --annotate and --report.")
+    if args.chart:
+        _refuse_picture(parser, "--chart", args.chart)
+    if args.report:
+        _refuse_file(parser, "--report", args.report, (".html", ".htm"))
+    if args.annotate:
+        _refuse_file(parser, "--annotate", args.annotate, (".mp4", ".mov", ".mkv"))
+
+
+def score(argv: Sequence[str]) -> int:
+    """``stt score VIDEO LABELS.csv``: 0 where the rows were compared with the labels."""
+    parser = argparse.ArgumentParser(
+        prog="stt score",
+        description="Compare what a model says of a video with your own labels of its stretches, beside "
+        "always answering the commonest of them: is the model any good on your footage?",
+        epilog="LABELS.csv has a line 'start,end,label' and such a line for each stretch, in seconds; a column 'track' "
+        "may name the track that 'stt timeline' shows.",
+    )
+    parser.add_argument("video", metavar="VIDEO", help="file, or http address of one")
+    parser.add_argument("labels_file", type=Path, metavar="LABELS.csv", help="your labels")
+    _add_model(parser)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON, too")
+    _add_windows(parser)
+    _add_answers(parser)
+    _add_crop_options(parser)
+    _add_detector(parser)
+    args = parser.parse_args(argv)
+    with _errors_as_usage(parser):
+        from .timeline.agreement import compare, read_labels
+        from .timeline.tables import to_json
+
+        labelled = read_labels(args.labels_file)
+        reader = _make_reader(args)
+        agreement = compare(reader(args.video), labelled, reader.class_names)
+        print(f"{args.video}, {reader.note()}\n{agreement}")
+        if args.json:
+            args.json.write_text(to_json(agreement.to_dict(), indent=2) + "\n", "utf-8")
+    return 0
+
+
+def _make_reader(args: argparse.Namespace, thumbnails: bool = False) -> "Timeline":
+    """The timeline that the options ask for."""
+    import json
+
+    from .timeline import FaceCrop, Timeline
+
+    options = ("window_s", "stride_s", "min_face_share", "batch_size", "detector", "detect_fps", "device", "dtype")
+    options += ("labels", "revision", "trust_remote_code", "min_score", "baseline")
+    reader = Timeline(args.model, thumbnails=thumbnails, **{name: getattr(args, name) for name in options})
+    crop = reader.crop
+    if args.face_crop:
+        crop = replace(FaceCrop.from_dict(json.loads(args.face_crop.read_text("utf-8"))), size=crop.size)
+    changes = {name: value for name in ("margin", "align") if (value := getattr(args, name)) is not None}
+    reader.scorer.crop = replace(crop, **changes)
+    return reader
 
 
 def crop(argv: Sequence[str]) -> int:
@@ -156,17 +235,18 @@ def crop(argv: Sequence[str]) -> int:
     parser = _crop_parser()
     args = parser.parse_args(argv)
     num_videos = num_clips = num_errors = 0
-    with _errors_told(parser):
+    with _errors_as_usage(parser):
         from .timeline import FaceCrop, load_detector, write_crops
 
         convention = FaceCrop(margin=args.margin, align=args.align, size=args.size, min_side=args.min_side)
-        options = {name: getattr(args, name) for name in ("detect_fps", "min_s", "main_face")}
+        options = {name: getattr(args, name) for name in ("detect_fps", "min_s", "main_face", "clip_s")}
         detector = load_detector(args.detector)
         for video, clips, reason in write_crops(args.videos, args.output, convention, detector, **options):
             seconds = ", ".join(f"{clip.start_s:.2f} to {clip.end_s:.2f} s" for clip in clips)
-            print(f"{video}: {_count(len(clips), 'face')}" + (f" ({seconds})" if clips else ""), flush=True)
+            things = "clip" if args.clip_s else "face"
+            print(f"{video}: {_count(len(clips), things)}" + (f" ({seconds})" if clips else ""), flush=True)
             if reason is not None:
-                print(_told_of(video, reason), file=sys.stderr)
+                print(_with_name(video, reason), file=sys.stderr)
             num_videos, num_clips, num_errors = num_videos + 1, num_clips + len(clips), num_errors + bool(reason)
     counts = f"{_count(num_clips, 'clip')} of {_count(num_videos, 'video')}"
     print(f"{args.output}: {counts}, {num_errors} not read, or not to the end")
@@ -174,28 +254,23 @@ def crop(argv: Sequence[str]) -> int:
 
 
 def _crop_parser() -> argparse.ArgumentParser:
-    from .timeline.faces import FaceCrop
-
-    usual = FaceCrop()
+    # The numbers are those of FaceCrop, which would have torch loaded for a page of help; a test compares them.
     parser = argparse.ArgumentParser(
         prog="stt crop",
-        description="Make training clips of raw videos: every face that is followed becomes a folder of numbered "
-        "pictures, cut as 'stt timeline' cuts faces. A video DIR/<class>/<video> becomes OUTPUT/<class>/<video>_0 and "
-        "so on, which the data set clip_folder reads; training notes the way of cutting in the model's configuration.",
-        epilog="Exit status: 0 where all videos were read to their end, 1 where one could not be read or is damaged, "
-        "2 for wrong usage. The same command goes on after an interruption.",
+        description="Cut the faces of raw videos out, as clips to train on and as a timeline of that model will cut "
+        "them. Each face becomes a folder of JPEGs; DIR/happy/a.mp4 gives OUTPUT/happy/a_1, a_2, … for clip_folder.",
+        epilog="Exit status: 0 where all videos were read to their end, 1 where one was not, 2 for wrong usage.",
     )
     add = parser.add_argument
     add("videos", nargs="+", metavar="VIDEO", help="file, folder of files, or text file that lists some")
-    add("--output", required=True, metavar="DIR", help="folder to write, or to go on with")
-    add("--main_face", action="store_true", help="keep one face of each video, the one that fills most over time")
-    add("--min_s", type=float, default=0.5, help="least seconds of a clip (default: 0.5)")
-    add("--size", type=int, default=usual.size, help=f"side of a picture in pixels (default: {usual.size})")
-    add("--margin", type=float, default=usual.margin, help="what is added around a face, as a share of its side "
-        f"(default: {usual.margin})")  # fmt: skip
-    add("--align", action=argparse.BooleanOptionalAction, default=usual.align, help="turn faces upright")
-    add("--min_side", type=int, default=usual.min_side, help="pixels that a face must have in its video "
-        f"(default: {usual.min_side})")  # fmt: skip
+    add("--output", required=True, metavar="DIR", help="folder to write, or to add to")
+    add("--main_face", action="store_true", help="of each video, only the face that fills most of it over time")
+    add("--min_s", type=float, default=0.5, help="seconds that a clip must last (default: 0.5)")
+    add("--clip_s", type=float, metavar="S", help="cut long takes into clips of S seconds (default: one clip a face)")
+    add("--size", type=int, default=112, help="side of a picture in pixels (default: 112)")
+    add("--margin", type=float, default=0.1, help="what is added around a face, as a share of its side (default: 0.1)")
+    add("--align", action=argparse.BooleanOptionalAction, default=True, help="turn faces upright")
+    add("--min_side", type=int, default=32, help="pixels that a face must have in its video (default: 32)")
     _add_detector(parser)
     return parser
 
@@ -207,12 +282,13 @@ def explain(argv: Sequence[str]) -> int:
     _refuse_picture(parser, "--output", args.output)
     if args.clip and (args.at is not None or args.track is not None):
         parser.error("--clip explains all of a clip that shows one face: it goes with neither --at nor --track.")
-    with _errors_told(parser):
-        from .loading import load_model
+    with _errors_as_usage(parser):
+        from .loading import choose_device, load_model
         from .timeline import Timeline, draw_explanation, explain_clip
         from .timeline import explain as explain_window_of
 
-        model, processor = load_model(args.model, attn_implementation="eager")  # no other gives its weights
+        # No other attention back-end gives its weights.
+        model, processor = load_model(args.model, attn_implementation="eager", device=choose_device())
         if args.clip:
             explanation = explain_clip(args.video, model, processor)
         else:
@@ -228,7 +304,7 @@ def _explain_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="stt explain",
         description="Draw what the model attends to in a window of a video: where in its frames, and in which frames. "
-        "Attention is no cause: it tells where the model looks, not why it answers so.",
+        "Attention shows where the model looks, not why it answers so.",
     )
     add = parser.add_argument
     add("video", metavar="VIDEO", help="file, or http address of one; with --clip a folder of frames, too")
@@ -244,8 +320,8 @@ def _explain_parser() -> argparse.ArgumentParser:
 
 
 @contextmanager
-def _errors_told(parser: argparse.ArgumentParser) -> Iterator[None]:
-    """End with what the command cannot do, and why, by the parser. A pipe that nobody reads any more is no error."""
+def _errors_as_usage(parser: argparse.ArgumentParser) -> Iterator[None]:
+    """Turn errors of use into the parser's, which end the command with status 2. A closed pipe is not an error."""
     try:
         yield
     except BrokenPipeError:
@@ -256,106 +332,175 @@ def _errors_told(parser: argparse.ArgumentParser) -> Iterator[None]:
 
 def _refuse_picture(parser: argparse.ArgumentParser, option: str, file: Path) -> None:
     """End where a picture cannot be written, before anything is read for it."""
+    _refuse_file(parser, option, file, PICTURES)
+
+
+def _refuse_file(parser: argparse.ArgumentParser, option: str, file: Path, suffixes: Sequence[str]) -> None:
     if not file.parent.is_dir():
         parser.error(f"{option} {file}: there is no folder {file.parent}.")
     if not os.access(file.parent, os.W_OK):
         parser.error(f"{option} {file}: you may not write to the folder {file.parent}.")
-    if file.suffix.lower() not in PICTURES:
-        parser.error(f"{option} {file} must end in one of {', '.join(PICTURES)}: the suffix tells the format.")
+    if file.suffix.lower() not in suffixes:
+        parser.error(f"{option} {file} must end in one of {', '.join(suffixes)}: the suffix gives the format.")
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    add = group.add_argument
+    add("--model", required=True, help="folder or name on the Hub of a trained STT, or of another classifier of "
+        "videos or of images (VideoMAE, ViT, …)")  # fmt: skip
+    add("--revision", help="branch, tag or commit of a model on the Hub")
+    add("--trust_remote_code", action="store_true", help="run the Python code that the model's repository carries: "
+        "read it first, and name its --revision")  # fmt: skip
+    add("--labels", choices=("own", "canonical"), default="own", help="canonical: one spelling of the classes for all "
+        "models, as DFEW's (default: the model's own)")  # fmt: skip
+    add("--batch_size", type=int, default=8, help="windows that go through the model at once (default: 8)")
+    add("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="precision of the model; "
+        "bfloat16 is faster on CPUs that know it, and on GPUs")  # fmt: skip
+    add("--device", help="such as cuda:1 or cpu; by default a GPU if there is one")
 
 
 def _add_windows(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
+    add = parser.add_argument_group("windows").add_argument
     add("--window_s", type=float, default=2.0, help="seconds that are judged at once (default: 2)")
     add("--stride_s", type=float, default=1.0, help="seconds from one such window to the next (default: 1)")
 
 
+def _add_answers(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("answers").add_argument
+    add("--min_score", type=float, metavar="P", help="answers whose probability is below P are 'unsure' (default: the "
+        "model's own threshold, if it has one; 0 to answer always)")  # fmt: skip
+    add("--baseline", type=_baseline, metavar="START-END", help="scores relative to each person's resting face: the "
+        "seconds in which it rests, or 'auto' for the person's median")  # fmt: skip
+    add("--min_face_share", type=float, default=0.5, help="least share of a window's frames with the face (0.5)")
+
+
+def _add_crop_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("crop", "By default as the model says, or a face_crop.json in its folder.")
+    add = group.add_argument
+    add("--face_crop", type=Path, metavar="FILE", help="JSON that says how faces are cut out, as 'stt crop' writes it")
+    add("--margin", type=float, help="what is added around a face, as a share of its side")
+    add("--align", action=argparse.BooleanOptionalAction, help="turn faces upright")
+
+
 def _add_detector(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--detector", default="default", metavar="NAME", help="what finds faces: default; an .onnx "
-        "file of a larger RetinaFace; or module:function, your own")  # fmt: skip
-    parser.add_argument("--detect_fps", type=float, metavar="N", help="look for faces in N frames a second only, and "
-        "place them between (default: look in every frame)")  # fmt: skip
+    add = parser.add_argument_group("finding faces").add_argument
+    add("--detector", default="default", metavar="NAME", help="default; an .onnx file of a larger RetinaFace; or "
+        "module:function, your own")  # fmt: skip
+    add("--detect_fps", type=float, metavar="N", help="look for faces in N frames a second only, and place them "
+        "between (default: look in every frame)")  # fmt: skip
 
 
-def _write_rows(reader: "Timeline", videos: Sequence[str], output: str) -> int:
-    """Rows of all videos to a table, what was done to standard output."""
+def _baseline(text: str) -> tuple[float, float] | str:
+    """Read `START-END` in seconds, or `auto`."""
+    if text == "auto":
+        return text
+    start, _, end = text.partition("-")
+    return float(start), float(end)
+
+
+def _write_rows(
+    reader: "Timeline", videos: Sequence[str], args: argparse.Namespace, outputs: "Outputs", table: Path | None = None
+) -> int:
+    """Write rows of all videos to a table, and print what was done."""
     from accelerate.state import PartialState
 
     from .processes import end_with_launcher
     from .timeline import write_timelines
+    from .timeline.batch import write_segments
 
     # Launchers end the others by SIGTERM when one process died, terminals by SIGHUP when they are closed. Neither is a
-    # death: what is being read is put away.
+    # crash: the video at hand is put back.
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup's is SIG_IGN
             signal.signal(number, lambda number, _: sys.exit(128 + number))
     end_with_launcher()
-    summary = write_timelines(videos, reader, output)
+    table = table or args.output
+    summary = write_timelines(videos, reader, table, read=lambda video, stop: outputs.rows(video, reader, stop))
     processes = PartialState()
     if processes.is_main_process:
         states = ", ".join(f"{number} {state}" for state, number in sorted(summary.states.items()))
         rows = f"{_count(sum(summary.states.values()), 'row')} ({states or 'none'})"
-        print(f"{output}: {rows} of {_count(summary.num_videos, 'video')}")
+        print(f"{table}: {rows} of {_count(summary.num_videos, 'video')}")
         if summary.num_skipped:
             print(f"{summary.num_skipped} of these {'was' if summary.num_skipped == 1 else 'were'} there already")
         if summary.num_errors:
             print(f"{summary.num_errors} could not be read, or not to the end: see {summary.errors}")
+        if args.segments:
+            print("see also", *write_segments(table, reader.class_names, args.smooth_s))
     if processes.num_processes > 1:
         processes.wait_for_everyone()
         processes.destroy_process_group()  # without which gloo's threads now and then abort a process at its end
     return int(processes.is_main_process and summary.num_errors > 0)
 
 
-def _print_rows(
-    reader: "Timeline", videos: Sequence[str], as_json: bool, chart: str | None = None, annotated: str | None = None
-) -> int:
-    """Rows of all videos to standard output, reasons of those that could not be read to standard error.
+def _write_folder(reader: "Timeline", videos: Sequence[str], args: argparse.Namespace) -> int:
+    """Write a table of all videos, a report of each and an index into a folder."""
+    from .timeline.outputs import FolderOutputs
 
-    With `chart` or `annotated`, files to be written, there must be one video.
-    """
-    from .timeline import draw_timeline, write_annotated_video
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    outputs = FolderOutputs(args.output_dir, videos, args.smooth_s)
+    status = _write_rows(reader, videos, args, outputs, outputs.table)
+    if int(os.environ.get("RANK", "0")) == 0:
+        outputs.write_index(reader)
+        print(f"see {args.output_dir / 'index.html'}")
+    return status
+
+
+def _print_rows(reader: "Timeline", videos: Sequence[str], args: argparse.Namespace, outputs: "Outputs") -> int:
+    """Print rows or segments of all videos, and to standard error the reasons of those that could not be read."""
+    from .loading import ModelError
     from .timeline.batch import VIDEO_ERRORS
+    from .timeline.report import row_line
     from .timeline.tables import to_json
     from .timeline.video import stop_on_interrupt
 
-    if len(videos) > 1 and (chart or annotated):
-        raise ValueError(f"--chart and --annotate picture one video, got {len(videos)}.")
     failures = 0
-    kept: list[Row] = []
     for video in videos:
+        rows: list[Row] = []
+        is_first = True
         with stop_on_interrupt(video) as stop:
-            rows = write_annotated_video(video, reader, annotated) if annotated else reader(video, stop=stop)
-            if not as_json:
-                print(f"{video}\n{'start':>10}{'end':>10}{'face':>6}  expression")
             try:
-                for row in rows:
-                    print(to_json(row.to_dict(reader.class_names)) if as_json else _describe(row), flush=True)
-                    if chart:
-                        kept.append(row)
-            except BrokenPipeError:
+                for row in outputs.rows(video, reader, stop):
+                    if is_first and not args.jsonl:
+                        print(f"{video}\n{'start':>10}{'end':>10}{'face':>6}  expression")
+                    is_first = False
+                    if args.segments:
+                        rows.append(replace(row, thumbnail=None))
+                    else:
+                        print(to_json(row.to_dict(reader.class_names)) if args.jsonl else row_line(row), flush=True)
+            except (BrokenPipeError, ModelError):
                 raise
             except VIDEO_ERRORS as error:
                 failures += 1
-                print(_told_of(video, str(error)), file=sys.stderr)
-    if chart and kept:  # of a damaged video, what there was of it
-        draw_timeline(kept, reader.class_names).savefig(chart)
+                reason = _with_name(video, str(error))
+            else:
+                reason = ""
+        if args.segments:
+            _print_segments(rows, video, args)
+        if reason:
+            print(reason, file=sys.stderr)
     return int(failures > 0)
 
 
-def _describe(row: "Row") -> str:
-    """A row as a line: seconds, face, and the two likeliest expressions or why there are none."""
-    scores = sorted((row.scores or {}).items(), key=lambda score: -score[1])[:2]
-    text = ", ".join(f"{name} {score:.2f}" for name, score in scores) or row.state
-    text += f" ({_count(row.frames_dropped, 'frame')} dropped)" if row.frames_dropped else ""
-    return f"{row.start_s:10.2f}{row.end_s:10.2f}{'–' if row.track is None else row.track:>6}  {text}"
+def _print_segments(rows: Sequence["Row"], video: str, args: argparse.Namespace) -> None:
+    from .timeline import segments, summarize
+    from .timeline.report import segment_line, summary_line
+    from .timeline.tables import to_json
+
+    parts = segments(rows, args.smooth_s)
+    for part in parts:
+        print(to_json({"video": video, **vars(part)}) if args.jsonl else segment_line(part))
+    if not args.jsonl:
+        print(*map(summary_line, summarize(parts)), sep="\n")
 
 
 def _count(number: int, thing: str) -> str:
     return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
-def _told_of(video: str, reason: str) -> str:
+def _with_name(video: str, reason: str) -> str:
     """A reason with the name of its video, which most have."""
     return reason if video in reason else f"{video}: {reason}"
 
@@ -432,6 +577,7 @@ def _publish(parser: argparse.ArgumentParser, publishing: Callable[..., Any], ar
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "crop": (crop, "training clips of raw videos, cut to the face as timeline cuts them"),
     "timeline": (timeline, "who shows which expression when: videos, folders, cameras in, rows with seconds out"),
+    "score": (score, "how well a model agrees with your own labels of a video"),
     "explain": (explain, "where and when the model attends to a face, as a picture"),
     "publish": (publish, "publish a trained model on the Hugging Face Hub"),
     "publish-space": (publish_space, "publish the page that shows a model in the browser, as a Space"),

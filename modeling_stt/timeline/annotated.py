@@ -19,14 +19,15 @@ from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image, ImageDraw, ImageFont
 
 from ..video_reading_stt import ONE_THREAD
-from .pictures import STATE_EDGE, class_colors, ink_on
-from .pipeline import Timeline
-from .rows import Row
-from .segments import end_of_stretch
+from .pictures import STATE_EDGE, class_colors, font_file, ink_on
+from .pipeline import SYNTHETIC, Timeline
+from .rows import UNSURE, Row
+from .segments import end_of_stretch, person
 from .video import DamagedVideoError, FrameReader, TimedFrame, is_live, read_frames
 from .windows import Window
 
 SUFFIXES = (".mp4", ".mov", ".mkv")
+BROADCASTS = ("mpegts", "mpeg")  # FFmpeg's names of their containers
 
 # Times are written in these parts of a second: whole numbers of them make frames at 24, 25, 30 and 29.97 a second, and
 # MPEG-4 takes no finer ones. Matroska itself rounds to milliseconds.
@@ -80,7 +81,7 @@ def _annotate(video: str | PathLike, timeline: Timeline, output: Path) -> Iterat
     found: list[tuple[Row, Window]] = []  # all of one window of time
     damage: DamagedVideoError | None = None
     try:
-        with _AnnotatedVideo(video, timeline.class_names, unfinished) as annotated:
+        with _AnnotatedVideo(video, timeline, unfinished) as annotated:
             try:
                 for row, window in timeline.windows(video):
                     if found and found[0][1].start_s < window.start_s:
@@ -102,12 +103,16 @@ def _annotate(video: str | PathLike, timeline: Timeline, output: Path) -> Iterat
 class _AnnotatedVideo:
     """A file being written: frames of the source, drawn upon and encoded, and its sound."""
 
-    def __init__(self, video: str | PathLike, class_names: Sequence[str], path: Path) -> None:
-        self.colors = class_colors(class_names)
+    def __init__(self, video: str | PathLike, timeline: Timeline, path: Path) -> None:
+        self.colors = class_colors(timeline.class_names)
+        self.note, self.caption = timeline.note(), SYNTHETIC if timeline.is_synthetic else ""
         self.frames = read_frames(video, live=False)
         self.frame: TimedFrame | None = next(self.frames)
         self.opened = ExitStack()
         source, stream = self.opened.enter_context(FrameReader(fspath(video)).open())
+        # Broadcasts have a clock of their own, on which a recording may begin at 25 hours. Players of other containers
+        # would show 25 hours of nothing.
+        self.offset_s = self.frame.time_s if self.frame and source.format.name in BROADCASTS else 0.0
         rate = stream.average_rate or Fraction(25)
         sound = next(iter(source.streams.audio), None)
         target = None
@@ -121,7 +126,9 @@ class _AnnotatedVideo:
         if target is None:
             self._begin(path, rate)
         self.durations: dict[int | None, int] = {}  # of frames that the encoder has, by their time
-        self.sound = iter(()) if sound is None or target is None else _packets(source, sound, target)
+        self.sound: Iterator[tuple[float, av.Packet]] = iter(())
+        if sound is not None and target is not None:
+            self.sound = _packets(source, sound, target, self.offset_s)
         self.sound_packet = next(self.sound, None)
 
     def __enter__(self) -> "_AnnotatedVideo":
@@ -138,17 +145,19 @@ class _AnnotatedVideo:
         boxes = [(row, {sighting.time_s: sighting.box for sighting in window.sightings}) for row, window in found]
         while self.frame is not None and self.frame.time_s < time_s:
             frame = self.frame
-            self._write_sound_until(frame.time_s)
+            self._write_sound_until(frame.time_s - self.offset_s)
             here = [(row, box[frame.time_s]) for row, box in boxes if frame.time_s in box]
-            self._write(draw_boxes(frame.image, here, self.colors), frame)
+            image = draw_boxes(frame.image, here, self.colors)
+            self._write(draw_caption(image, self.caption) if self.caption else image, frame)
             self.frame = None
-            with suppress(DamagedVideoError):  # the timeline tells it
+            with suppress(DamagedVideoError):  # which the timeline raises
                 self.frame = next(self.frames, None)
 
     def _begin(self, path: Path, rate: Fraction, sound: av.AudioStream | None = None) -> av.AudioStream | None:
-        """Open the new file and write its header; the stream for the sound, if there is to be one."""
+        """Open the new file and write its header; return the stream for the sound, if there is to be one."""
         with ExitStack() as opened:
-            self.container = opened.enter_context(av.open(path, "w"))
+            self.container = opened.enter_context(av.open(f"file:{path}", "w"))  # or "take:1.mp4" is an address
+            self.container.metadata["comment"] = self.note
             self.stream = self._add_picture(rate)
             target = None if sound is None else self.container.add_stream_from_template(sound)
             self.container.start_encoding()
@@ -178,7 +187,7 @@ class _AnnotatedVideo:
             self.stream.width, self.stream.height, "yuv420p", dst_colorspace=self.colorspace, **ONE_THREAD
         )
         picture.time_base = Fraction(1, TICKS)
-        picture.pts = round(frame.time_s * TICKS)
+        picture.pts = round((frame.time_s - self.offset_s) * TICKS)
         self.durations[picture.pts] = round(frame.duration_s * TICKS)
         self._write_packets(self.stream.encode(picture))
 
@@ -194,13 +203,16 @@ class _AnnotatedVideo:
 
 
 def _packets(
-    source: av.container.InputContainer, stream: av.AudioStream, target: av.AudioStream
+    source: av.container.InputContainer, stream: av.AudioStream, target: av.AudioStream, offset_s: float
 ) -> Iterator[tuple[float, av.Packet]]:
+    """Packets of the sound, each with its time, on a clock that begins at `offset_s` of the source's."""
     tick = float(stream.time_base or 0)
+    offset = round(offset_s / tick) if tick else 0
     with suppress(av.error.FFmpegError):  # where the source breaks off, as the picture does
         for packet in source.demux(stream):
             # What lies before 0 only readies the decoder, and would have Matroska put off all times.
-            if packet.dts is not None and packet.pts is not None and packet.pts >= 0:
+            if packet.dts is not None and packet.pts is not None and packet.pts >= offset:
+                packet.dts, packet.pts = packet.dts - offset, packet.pts - offset
                 packet.stream = target
                 yield packet.dts * tick, packet
 
@@ -221,7 +233,8 @@ def draw_boxes(
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture)
     line = max(2, round(min(picture.size) / 180))
-    font = _font(max(11, round(min(picture.size) / 26)))
+    size = max(11, round(min(picture.size) / 26))
+    font = _font(size, "".join(colors))
     for row, box in found:
         color = colors[row.label] if row.label is not None else STATE_EDGE
         draw.rectangle([round(edge) for edge in box], outline=color, width=line)
@@ -229,10 +242,20 @@ def draw_boxes(
     return np.array(picture)
 
 
+def draw_caption(image: np.ndarray, text: str) -> np.ndarray:
+    """Write text into the lower left corner of a picture `(H, W, 3)` uint8; returns a new one."""
+    picture = Image.fromarray(image)
+    draw = ImageDraw.Draw(picture)
+    font = _font(max(9, round(min(picture.size) / 36)), text)
+    _draw_words(draw, picture.size, (0, picture.size[1], 0, 0), text, "#FFFFFF", font)
+    return np.array(picture)
+
+
 def _words(row: Row) -> str:
-    if row.label is None or row.scores is None:
-        return f"{row.track}: {row.state}"
-    return f"{row.track}: {row.label} {row.scores[row.label]:.2f}, margin {row.margin:.2f}"
+    if row.likeliest is None or row.scores is None:
+        return f"{person(row.track)}: {row.state}"
+    score = f"{row.likeliest} {row.scores[row.likeliest]:.2f}"
+    return f"{person(row.track)}: " + (f"{score}, margin {row.margin:.2f}" if row.label else f"{UNSURE} ({score}?)")
 
 
 def _draw_words(
@@ -252,6 +275,7 @@ _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @lru_cache(maxsize=4)
-def _font(size: int) -> _Font:
-    """Pillow's own font, which needs no file of the system's."""
-    return ImageFont.load_default(size)
+def _font(size: int, text: str) -> _Font:
+    """Pillow's own font, which needs no file of the system's, or an installed one that has the text's characters."""
+    file = None if text.isascii() else font_file(text)
+    return ImageFont.load_default(size) if file is None else ImageFont.truetype(str(file), size)

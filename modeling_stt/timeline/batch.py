@@ -8,9 +8,9 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -23,7 +23,18 @@ from ..loading import ModelError
 from .pipeline import Timeline
 from .rows import Row, columns
 from .scorers import ModelScorer
-from .tables import TABLE_SUFFIXES, file_stamp, is_text, only_run, read_table, to_json, write_table, write_whole
+from .segments import SMOOTH_S, segments, summarize
+from .tables import (
+    TABLE_SUFFIXES,
+    Record,
+    file_stamp,
+    is_text,
+    only_run,
+    read_table,
+    to_json,
+    write_table,
+    write_whole,
+)
 from .video import stop_on_interrupt, video_duration
 
 VIDEO_SUFFIXES = (
@@ -43,6 +54,9 @@ TWO_DEATHS = (
 )
 
 ERROR_COLUMNS: dict[str, type] = {"video": str, "reason": str, "rows": int}
+
+SEGMENT_COLUMNS: dict[str, type] = {"video": str, "track": int, "start_s": float, "end_s": float, "name": str}
+SEGMENT_COLUMNS |= {"is_label": bool, "mean_score": float, "peak_s": float}
 
 ReadRows = Callable[[str, Event], Iterator[Row]]
 
@@ -174,6 +188,29 @@ def write_timelines(
     failed = {record["video"] for record in read_table(table.errors)} & asked
     states = Counter(record["state"] for record in read_table(table.output) if record["video"] in asked)
     return TableSummary(table.output, table.errors, len(videos), num_skipped, len(failed), dict(states))
+
+
+def write_segments(table: Path, class_names: Sequence[str], smooth_s: float = SMOOTH_S) -> tuple[Path, Path]:
+    """Write the segments and the summaries of the rows of a table beside it, in its format.
+
+    Returns:
+        The two tables: `….segments…`, a line for each segment of a video, and `….summary…`, a line for each track.
+    """
+    parts: list[Record] = []
+    summaries: list[Record] = []
+    for video, records in groupby(read_table(table), key=lambda record: record["video"]):
+        found = segments([Row.from_dict(record, class_names) for record in records], smooth_s)
+        parts += [{"video": video, **asdict(part)} for part in found]
+        for each in summarize(found):
+            seconds = {f"seconds_{name}": each.seconds.get(name, 0.0) for name in class_names}
+            times = {name: getattr(each, name) for name in ("track", "start_s", "end_s", "unsure_s", "unseen_s")}
+            summaries.append({"video": video, **times, **seconds})
+    files = table.with_suffix(f".segments{table.suffix}"), table.with_suffix(f".summary{table.suffix}")
+    write_table(files[0], SEGMENT_COLUMNS, parts)
+    kinds: dict[str, type] = {"video": str, "track": int}
+    kinds |= dict.fromkeys(("start_s", "end_s", "unsure_s", "unseen_s"), float)
+    write_table(files[1], kinds | {f"seconds_{name}": float for name in class_names}, summaries)
+    return files
 
 
 def _join_processes(timeline: Timeline) -> PartialState:

@@ -1,9 +1,8 @@
-"""Pictures of what was found: a chart of a video's rows.
+"""The chart of a video's rows over time.
 
-Windows overlap, a picture of time must not: each window is drawn from the middle of its overlap with the window before
-to the middle of its overlap with the next, the first and the last to their own ends. So every row is drawn once, with
-its own scores and label, around the middle of its window, and what is drawn adds up to the time that the rows account
-for. Only where a chart has more windows than columns to show them are neighbours averaged, and the chart says so.
+Windows overlap, a picture of time must not: each window is drawn as the stretch that it stands for (see `segments`).
+So every row is drawn once, with its own scores, around the middle of its window, and what is drawn adds up to the time
+that the rows account for. Only if there are more windows than columns are neighbours averaged, and the chart says so.
 """
 
 from collections import Counter, defaultdict
@@ -11,13 +10,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .pictures import STATE_COLOR, STATE_EDGE, STATE_HATCHES, Page, class_colors, ink_on
-from .rows import FACE, Row
-from .segments import stretches
+from .pictures import STATE_COLOR, STATE_EDGE, STATE_HATCHES, Page, class_colors, ink_on, literal, readable
+from .rows import FACE, UNSURE, Row
+from .segments import Segment, person, segments, stretches
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,57 +30,62 @@ FIGURE_WIDTH, LEFT, RIGHT = 12.0, 0.8, 0.2
 THUMBNAIL, SCORES, BAND, PANEL_GAP = 0.62, 1.0, 0.24, 0.16
 LINE, AXIS = 0.24, 0.45
 LETTER = 0.075
-LEGEND_COLUMNS = 8
+LEGEND_LETTERS = 130  # of size 9, in one line; a patch and its spaces take six
 
 TIME_STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 86400)
 
 
-class Stretch(NamedTuple):
-    """A stretch of time in seconds, and what is drawn there: a label, or a state."""
-
-    start_s: float
-    end_s: float
-    name: str
-
-
-def draw_timeline(rows: Iterable[Row], class_names: Sequence[str], *, title: str | None = None) -> "Figure":
+def draw_timeline(
+    rows: Iterable[Row],
+    class_names: Sequence[str],
+    *,
+    title: str | None = None,
+    note: str | None = None,
+    smooth_s: float = 0.0,
+) -> "Figure":
     """Draw the rows of a video as a chart over time.
 
-    There is a panel for each track, in the order in which they appear: the scores stacked to 1, below them the label,
-    above them pictures of the face where rows have them (`Timeline(thumbnails=True)`). Whatever is not scored is grey
-    and says its state; time that no row tells of stays white. How windows become stretches of time, the module tells.
-    Of more than eight tracks the longest are drawn. More than 360 windows are drawn as columns of several: the mean of
-    their scores, or the state that most of them have. The chart says either.
+    There is a panel for each track, in the order in which they appear: the scores stacked to 1, below them the
+    segments, above them pictures of the face where rows have them (`Timeline(thumbnails=True)`). Whatever is not
+    scored is grey and says its state; time without rows stays white. Of more than eight tracks the longest are drawn.
+    More than 360 windows are drawn as columns of several: the mean of their scores, or the state that most of them
+    have; their segments are smoothed over three columns. The chart says either.
 
     Args:
         rows: Of one video, in any order.
         class_names: Names of the classes in the model's order, as `Timeline.class_names`; it decides the colours.
         title: Line above; by default the name of the video's file.
+        note: Small line below the title, such as `Timeline.note()`: which model answers, and how.
+        smooth_s: Seconds over which segments are smoothed, see `segments`; 0 to draw each window's own answer.
 
     Returns:
         The figure: `figure.savefig("chart.png")`, or `.svg`. The x-axis has the seconds of the container's clock.
 
     Raises:
-        ImportError: Where matplotlib is missing.
+        ImportError: If matplotlib is missing.
         ValueError: For no row, rows of several videos, and scores of other classes.
     """
     rows = list(rows)
     _check_rows(rows, class_names)
     title = Path(rows[0].video).name if title is None else title
     spans = stretches((row.start_s, row.end_s) for row in rows)
-    if len(spans) > MAX_COLUMNS:
-        rows = _averaged(rows, spans, -(-len(spans) // MAX_COLUMNS))
-        title += f"\n{len(spans)} windows; each column is the mean of {-(-len(spans) // MAX_COLUMNS)}"
-        spans = {(row.start_s, row.end_s): (row.start_s, row.end_s) for row in rows}
+    times = list(spans.values())
     tracks, num_tracks = _longest_tracks(rows, spans)
     if len(tracks) < num_tracks:
         title += f"\n{num_tracks - len(tracks)} of {num_tracks} tracks left out, the shortest"
-    nobody = [row for row in rows if row.track is None]
-    chart = _Chart(rows, class_names, spans, title, max(1, len(tracks)))
-    for number, track in enumerate(tracks):
-        chart.draw_panel(number, f"track {track}", [row for row in rows if row.track == track], nobody)
-    if not tracks:
-        chart.draw_panel(0, "nobody", [], nobody)
+    size = -(-len(spans) // MAX_COLUMNS)
+    if size > 1:
+        title += f"\n{len(spans)} windows; each column is the mean of {size}"
+        smooth_s = max(smooth_s, 3 * (times[-1][1] - times[0][0]) / MAX_COLUMNS)
+    parts = segments(rows, smooth_s)
+    if size > 1:
+        rows = _averaged(rows, spans, size)
+        spans = {(row.start_s, row.end_s): (row.start_s, row.end_s) for row in rows}
+    with readable(title, note or "", *class_names):
+        chart = _Chart(rows, class_names, spans, title, note, max(1, len(tracks)))
+        for number, track in enumerate(tracks or [None]):
+            own = [row for row in rows if row.track == track]
+            chart.draw_panel(number, person(track), own, [part for part in parts if part.track in (track, None)])
     return chart.page.figure
 
 
@@ -132,20 +136,11 @@ def _mean_row(rows: Sequence[Row], start_s: float, end_s: float) -> Row:
     state = Counter(row.state for row in rows).most_common(1)[0][0]
     alike = [row for row in rows if row.state == state]
     mean = replace(alike[len(alike) // 2], start_s=start_s, end_s=end_s)
-    if state != FACE:
+    scored = [row.scores for row in alike if row.scores]
+    if not scored:
         return mean
-    scores = {name: fmean(row.scores[name] for row in alike if row.scores) for name in alike[0].scores or {}}
-    return replace(mean, scores=scores, label=max(scores, key=lambda name: scores[name]))
-
-
-def _joined(parts: Iterable[Stretch]) -> list[Stretch]:
-    """Stretches of one name that touch, as one."""
-    joined: list[Stretch] = []
-    for part in sorted(parts):
-        if joined and joined[-1].name == part.name and part.start_s <= joined[-1].end_s:
-            part = Stretch(joined.pop().start_s, *part[1:])
-        joined.append(part)
-    return joined
+    scores = {name: fmean(each[name] for each in scored) for name in scored[0]}
+    return replace(mean, scores=scores, label=max(scores, key=lambda name: scores[name]) if state == FACE else None)
 
 
 class _Chart:
@@ -157,6 +152,7 @@ class _Chart:
         class_names: Sequence[str],
         spans: dict[tuple[float, float], tuple[float, float]],
         title: str,
+        note: str | None,
         num_panels: int,
     ) -> None:
         self.colors, self.spans = class_colors(class_names), spans
@@ -166,19 +162,20 @@ class _Chart:
         self.num_panels = num_panels
         self.panel = self.thumbnail + SCORES + BAND
         states = [state for state in STATE_HATCHES if any(row.state == state for row in rows)]
-        legend_lines = -(-(len(class_names) + len(states)) // LEGEND_COLUMNS)
-        self.top = 0.15 + LINE * (title.count("\n") + 1)
-        height = self.top + num_panels * (self.panel + PANEL_GAP) + AXIS + LINE * legend_lines
+        self.top = 0.15 + LINE * (title.count("\n") + 1 + (note is not None))
+        height = self.top + num_panels * (self.panel + PANEL_GAP) + AXIS + LINE
         self.page = Page(FIGURE_WIDTH, height)
         self.page.write(LEFT, 0.1, title)
+        if note is not None:
+            self.page.write(LEFT, self.top - LINE, note, fontsize=8)
         self._draw_legend(states)
 
     @property
     def inches_per_second(self) -> float:
         return (FIGURE_WIDTH - LEFT - RIGHT) / (self.end_s - self.start_s)
 
-    def draw_panel(self, number: int, name: str, rows: Sequence[Row], nobody: Sequence[Row]) -> None:
-        """One track: `rows` are its own, `nobody` those of no track."""
+    def draw_panel(self, number: int, name: str, rows: Sequence[Row], parts: Sequence[Segment]) -> None:
+        """Draw one track: its rows, and its segments with those of nobody."""
         top = self.top + number * (self.panel + PANEL_GAP)
         if self.thumbnail:
             self._draw_thumbnails(self._axes(top, self.thumbnail), rows)
@@ -189,14 +186,14 @@ class _Chart:
         self._draw_scores(axes, [row for row in rows if row.scores is not None])
         band = self._axes(top + self.thumbnail + SCORES, BAND)
         band.set(ylim=(0, 1), yticks=())
-        labels = self._joined(row for row in rows if row.label is not None)
         for label, color in self.colors.items():
-            self._draw_stretches(band, [part for part in labels if part.name == label], color)
-        states = self._joined(row for row in (*rows, *nobody) if row.state != FACE)
+            self._draw_stretches(band, [part for part in parts if part.is_label and part.name == label], color)
         for state, hatch in STATE_HATCHES.items():
-            parts = [part for part in states if part.name == state]
-            self._draw_stretches(axes, parts, STATE_COLOR, names=False, hatch=hatch, edgecolor=STATE_EDGE, linewidth=0)
-            self._draw_stretches(band, parts, STATE_COLOR)
+            stretched = [part for part in parts if not part.is_label and part.name == state]
+            style: dict[str, Any] = {"hatch": hatch, "edgecolor": STATE_EDGE, "linewidth": 0}
+            if state != UNSURE:  # whose scores are shown
+                self._draw_stretches(axes, stretched, STATE_COLOR, names=False, **style)
+            self._draw_stretches(band, stretched, STATE_COLOR)
         if number == self.num_panels - 1:
             self._draw_time_axis(band)
         else:
@@ -205,10 +202,14 @@ class _Chart:
     def _draw_legend(self, states: Sequence[str]) -> None:
         from matplotlib.patches import Patch
 
-        handles = [Patch(facecolor=color, label=name) for name, color in self.colors.items()]
+        handles = [Patch(facecolor=color, label=literal(name)) for name, color in self.colors.items()]
         style: dict[str, Any] = {"facecolor": STATE_COLOR, "edgecolor": STATE_EDGE}
         handles += [Patch(hatch=STATE_HATCHES[state], label=state, **style) for state in states]
-        self.page.figure.legend(handles=handles, loc="lower center", ncols=LEGEND_COLUMNS, frameon=False, fontsize=9)
+        # On one line: a segment narrower than its word is told by its colour here.
+        size = min(9.0, 9 * LEGEND_LETTERS / sum(len(handle.get_label()) + 6 for handle in handles))
+        self.page.figure.legend(
+            handles=handles, loc="lower center", ncols=len(handles), frameon=False, fontsize=size, columnspacing=1.2
+        )
 
     def _axes(self, top: float, height: float) -> "Axes":
         """Axes of this height whose top is so many inches below the figure's; x in seconds."""
@@ -220,9 +221,6 @@ class _Chart:
     def _span(self, row: Row) -> tuple[float, float]:
         start_s, end_s = self.spans[row.start_s, row.end_s]
         return start_s, self.end_s if len(self.spans) == 1 else end_s
-
-    def _joined(self, rows: Iterable[Row]) -> list[Stretch]:
-        return _joined(Stretch(*self._span(row), row.label or row.state) for row in rows)
 
     def _draw_scores(self, axes: "Axes", rows: Sequence[Row]) -> None:
         edges: list[float] = []
@@ -238,22 +236,23 @@ class _Chart:
         tops = np.cumsum(values, axis=1)
         bottoms = np.concatenate([np.zeros((len(tops), 1)), tops[:, :-1]], axis=1)
         for k, (name, color) in enumerate(self.colors.items()):
-            axes.stairs(tops[:, k], edges, baseline=bottoms[:, k], fill=True, color=color, label=name, linewidth=0)
+            style: dict[str, Any] = {"fill": True, "color": color, "label": literal(name), "linewidth": 0}
+            axes.stairs(tops[:, k], edges, baseline=bottoms[:, k], **style)
 
     def _draw_stretches(
-        self, axes: "Axes", parts: Sequence[Stretch], color: str, names: bool = True, **style: Any
+        self, axes: "Axes", parts: Sequence[Segment], color: str, names: bool = True, **style: Any
     ) -> None:
-        """Boxes of the axes' full height, with their names where these fit."""
+        """Draw boxes of the axes' full height, with their names where these fit."""
         if not parts:
             return
-        places = [(part.start_s, part.end_s - part.start_s) for part in parts]
-        axes.broken_barh(places, (0, 1), facecolor=color, label=parts[0].name, **({"linewidth": 0} | style))
+        ends = [self.end_s if len(self.spans) == 1 else part.end_s for part in parts]
+        places = [(part.start_s, end_s - part.start_s) for part, end_s in zip(parts, ends, strict=True)]
+        axes.broken_barh(places, (0, 1), facecolor=color, label=literal(parts[0].name), **({"linewidth": 0} | style))
         for (start_s, width_s), part in zip(places, parts, strict=True):
             if names and len(part.name) * LETTER < width_s * self.inches_per_second:
                 ink = ink_on(color)
-                axes.text(
-                    start_s + width_s / 2, 0.5, part.name, ha="center", va="center_baseline", fontsize=8, color=ink
-                )
+                style = {"ha": "center", "va": "center_baseline", "fontsize": 8, "color": ink}
+                axes.text(start_s + width_s / 2, 0.5, literal(part.name), **style)
 
     def _draw_thumbnails(self, axes: "Axes", rows: Sequence[Row]) -> None:
         """As many as fit beside each other, each at the middle of its window."""

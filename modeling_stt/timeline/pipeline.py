@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from os import PathLike, fspath
+from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,13 +19,15 @@ from .baseline import relative_to_rest
 from .detection import find_faces, load_detector
 from .faces import Face, FaceCrop, FaceDetector
 from .rows import FACE, LOST, NO_FACE, NO_FRAMES, TOO_SMALL, Row, answered, rows_to_frame
-from .scorers import Function, Scorer, canonical_names, load_scorer
+from .scorers import Function, Scorer, canonical_names, load_scorer, trained_on_synthetic
 from .tracks import FaceTracker, follow_faces
 from .video import DamagedVideoError, Footage, Source, in_thread, is_live
 from .windows import MAX_FRAMES, Window, WindowCutter, cut_windows
 
 if TYPE_CHECKING:
     import pandas as pd
+
+SYNTHETIC = "trained on synthetic faces"
 
 FRAMES_AHEAD = 3  # decoded before they are asked for; of a large video each takes much memory
 
@@ -127,6 +130,23 @@ class Timeline:
     def crop(self) -> FaceCrop:
         """How faces are cut out of their frames."""
         return self.scorer.crop
+
+    @property
+    def is_synthetic(self) -> bool:
+        """The model's folder says that it was trained on synthetic faces."""
+        return trained_on_synthetic(self.scorer.name)
+
+    def note(self) -> str:
+        """Say in a line which model answers, and how: for pictures and reports."""
+        name = self.scorer.name.rstrip("/").removeprefix(str(Path.home()) + "/")
+        parts = [f"model {name}", f"windows of {self.window_s:g} s every {self.stride_s:g} s"]
+        if self.min_score:
+            parts.append(f"unsure below {self.min_score:.2f}")
+        if self.baseline is not None:
+            parts.append("relative to each person's resting face")
+        if self.is_synthetic:
+            parts.append(SYNTHETIC)
+        return " · ".join(parts)
 
     def settings(self) -> dict[str, Any]:
         """Return what decides the contents of rows: model, classes, crop, detector, windows and thresholds."""

@@ -330,6 +330,17 @@ def canonical_names(class_names: Sequence[str]) -> tuple[list[str], list[str]]:
     return names, unmapped
 
 
+def trained_on_synthetic(name: str) -> bool:
+    """Return whether the results or the configuration in a model's folder say that its faces were synthetic."""
+    for file in (Path(name) / "results.json", Path(name) / "config.json"):
+        try:
+            if json.loads(file.read_text("utf-8")).get("synthetic"):
+                return True
+        except (OSError, ValueError, AttributeError):
+            continue
+    return False
+
+
 def _scorer_of(model: PreTrainedModel, processor: Any, name: str, crop: FaceCrop | None) -> ModelScorer:
     if isinstance(model, STTForVideoClassification):
         size = model.config.image_size

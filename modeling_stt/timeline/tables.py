@@ -112,7 +112,7 @@ def _write_parquet(path: Path, kinds: dict[str, type], records: Iterator[Record]
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    types = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+    types = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
     schema = pa.schema([(name, types[kind]) for name, kind in kinds.items()])
     with pq.ParquetWriter(path, schema) as writer:
         while batch := list(islice(records, 4096)):

@@ -60,7 +60,7 @@ class _Track:
 
 
 class FaceTracker:
-    """Gives the faces of a video ids that stay with the person, frame by frame, in constant memory.
+    """Follows the faces of a video frame by frame, by ids that stay with the person, in constant memory.
 
     A face belongs to the track whose motion leads to it and that looks alike (colours of head and neck), all faces and
     tracks of a frame being matched at once. A track survives while its face is hidden or missed for up to `max_gap_s`.
@@ -72,8 +72,9 @@ class FaceTracker:
             the face does not end a track, and a doubtful face starts none.
 
     Attributes:
-        ended: Ids that ended with the last update, to be used no more. Ids are never given twice.
-        is_cut: Whether the last frame was the first of a new shot.
+        ended: Ids that ended with the last update. Ids count from 1 and are never given twice; people who are first
+            seen in the same frame are numbered from left to right.
+        is_cut: The last frame was the first of a new shot.
     """
 
     def __init__(self, *, max_gap_s: float = 2.0, start_score: float = 0.8) -> None:
@@ -82,7 +83,8 @@ class FaceTracker:
         self.ended: list[int] = []
         self.is_cut = False
         self._tracks: list[_Track] = []
-        self._next_id = 0
+        self._next_id = 1
+        self._size: tuple[int, int] | None = None  # width and height of the frames
         self._time_s = -math.inf
         self._thumbnail: np.ndarray | None = None
 
@@ -102,23 +104,32 @@ class FaceTracker:
         """
         if not time_s > self._time_s:
             raise ValueError(f"Frames must come in order of time: {time_s} s came after {self._time_s} s.")
+        self._rescale(frame.shape[1], frame.shape[0])
         thumbnail = _thumbnail(frame)
         self.is_cut = self._thumbnail is not None and _differ(self._thumbnail, thumbnail)
         over = [t for t in self._tracks if self.is_cut or time_s - t.time_s > self.max_gap_s]
         self.ended = [track.track_id for track in over]
         self._tracks = [track for track in self._tracks if track not in over]
         looks = [_look(frame, face) for face in faces]
-        tracked = []
-        for face, look, track in zip(faces, looks, self._match(time_s, faces, looks), strict=True):
+        owners = self._match(time_s, faces, looks)
+        # From left to right, so that people who are first seen together are numbered as they stand.
+        for i in sorted(range(len(faces)), key=lambda i: faces[i].center[0]):
+            track = owners[i]
             if track is not None:
-                track.see(time_s, face, look)
-            elif face.score >= self.start_score:
-                track = self._begin(time_s, face, look)
-            else:
-                continue
-            tracked.append((track.track_id, face))
+                track.see(time_s, faces[i], looks[i])
+            elif faces[i].score >= self.start_score:
+                owners[i] = self._begin(time_s, faces[i], looks[i])
         self._time_s, self._thumbnail = time_s, thumbnail
-        return tracked
+        return [(track.track_id, face) for track, face in zip(owners, faces, strict=True) if track is not None]
+
+    def _rescale(self, width: int, height: int) -> None:
+        """Bring what is known of the tracks to the size of this frame, where the video changes it."""
+        if self._size is not None and self._size != (width, height):
+            scale = np.array([width / self._size[0], height / self._size[1]])
+            for track in self._tracks:
+                box = tuple((np.array(track.face.box) * np.tile(scale, 2)).tolist())
+                track.face, track.velocity = Face(box, track.face.score), track.velocity * scale
+        self._size = (width, height)
 
     def _begin(self, time_s: float, face: Face, look: np.ndarray) -> _Track:
         track = _Track(self._next_id, face, time_s, np.zeros(2), look)
@@ -218,7 +229,7 @@ def _thumbnail(frame: np.ndarray) -> np.ndarray:
 
 
 def _differ(before: np.ndarray, after: np.ndarray) -> bool:
-    """Whether two thumbnails, one after the other, are of different shots."""
+    """Return whether two thumbnails, one after the other, are of different shots."""
     contrast = max(np.abs(t - t.mean(axis=(1, 2), keepdims=True)).mean() for t in (before, after))
     change = np.abs(after - before).mean() / (contrast + 0.02)  # noise in a black picture is no contrast
     first, second = (np.concatenate([edges.ravel() for edges in np.gradient(t.mean(axis=0))]) for t in (before, after))

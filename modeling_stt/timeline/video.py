@@ -1,5 +1,6 @@
 """Frames with their times, one after the other and in constant memory: of files, cameras, streams and iterators."""
 
+import heapq
 import logging
 import signal
 import threading
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import av
 import numpy as np
 
-from ..video_reading_stt import VideoReader, open_source
+from ..video_reading_stt import IMAGE_SUFFIXES, VideoReader, open_source
 
 # What FFmpeg calls these cameras; other systems' (avfoundation, dshow) are missing from PyAV's packages.
 CAMERAS = "/dev/video"
@@ -262,6 +263,12 @@ class FrameReader(VideoReader):
             raise FileNotFoundError(f"There is no camera {address}.")
         if Path(address).is_dir():
             raise ValueError(f"{address} is a folder: expected one video.")
+        if Path(address).suffix.lower() in IMAGE_SUFFIXES and not self.is_remote:
+            raise ValueError(
+                f"{address} is a picture: a timeline needs a video. Pictures of one film, numbered in time order, "
+                "become one with 'ffmpeg -framerate 25 -i %d.jpg film.mp4'; a folder of cropped faces is a clip for "
+                "'stt predict --clip'."
+            )
         super().__init__(address if self.is_live or self.is_remote else open_source(address), address)
 
     def frames(self) -> Iterator[TimedFrame]:
@@ -270,11 +277,11 @@ class FrameReader(VideoReader):
             with self._open_any() as (container, stream):
                 yield from self._timed_frames(container, stream)
         except av.error.FFmpegError as error:
-            told = f"{self.name} cannot be read as a video ({error.strerror})."
+            what = f"{self.name} cannot be read as a video ({error.strerror})."
             if self.is_live or self.is_remote:
-                raise ValueError(f"{told} Check the address, and whether it plays elsewhere.") from error
+                raise ValueError(f"{what} Check the address, and whether it plays elsewhere.") from error
             raise ValueError(
-                f"{told} If it plays elsewhere, re-encode it; if not, it is damaged, cut short, or no video at all."
+                f"{what} If it plays elsewhere, re-encode it; if not, it is damaged, cut short, or not a video at all."
             ) from error
 
     @contextmanager
@@ -293,18 +300,20 @@ class FrameReader(VideoReader):
 
     def _timed_frames(self, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[TimedFrame]:
         # AVI stores no times; those that FFmpeg makes up are wrong where B-frames change the order.
-        counted = container.format.name == "avi" and bool(stream.codec_context.has_b_frames)
-        clock = _Clock(stream, counted, from_zero=self.is_live)
+        in_order = container.format.name == "avi" and bool(stream.codec_context.has_b_frames)
+        clock = _Clock(stream, in_order, from_zero=self.is_live)
         packets = _Packets(container, stream)
         dropped = num_frames = 0
         damaged = False
         for packet in packets:
+            clock.expect(packet)
             try:
                 decoded: list[Any] = packet.decode()
             except av.error.FFmpegError:
                 decoded = []
                 damaged = True
                 dropped += 1
+                clock.forget(packet)
             for frame in decoded:
                 time_s = clock.read(frame)
                 # Damage spreads to the frames that are predicted from it, and those are not marked.
@@ -317,21 +326,21 @@ class FrameReader(VideoReader):
                 dropped = 0
         if not num_frames:
             raise ValueError(f"{self.name} has a video stream but no frame that can be shown.")
-        self._tell_damage(container, stream, packets, dropped)
+        self._refuse_damage(container, stream, packets, dropped)
 
-    def _tell_damage(
+    def _refuse_damage(
         self, container: av.container.InputContainer, stream: av.VideoStream, packets: "_Packets", dropped: int
     ) -> None:
-        """Say what was missing at the end, if anything."""
+        """Raise an error for what is missing at the end, if anything."""
         if packets.error is not None:
             raise DamagedVideoError(f"{self.name} broke off at {packets.end_s:.2f} s: {packets.error.strerror}.")
-        if dropped:
-            lost = "frame" if dropped == 1 else f"{dropped} frames"
-            raise DamagedVideoError(f"{self.name} is damaged: its last {lost} cannot be shown.")
         try:
             self.refuse_cut_short(container, stream, packets.ends, packets.longest_step)
         except ValueError as error:
             raise DamagedVideoError(str(error)) from error
+        if dropped:
+            lost = "frame" if dropped == 1 else f"{dropped} frames"
+            raise DamagedVideoError(f"{self.name} is damaged: its last {lost} cannot be shown.")
 
 
 class _Packets:
@@ -375,19 +384,38 @@ class _Packets:
 
 
 class _Clock:
-    """Times of a stream's frames in seconds: its timestamps, or where they can't be trusted a count; made to grow."""
+    """Times of a stream's frames in seconds: its timestamps, made to grow.
 
-    def __init__(self, stream: av.VideoStream, counted: bool, from_zero: bool) -> None:
+    With `in_order`, frames take the decoding times of the packets in turn, the earliest first: each packet holds one
+    frame, and decoding times have the gaps of frames that were dropped in recording.
+    """
+
+    def __init__(self, stream: av.VideoStream, in_order: bool, from_zero: bool) -> None:
         rate = stream.average_rate or stream.guessed_rate
         self.step_s = float(1 / rate) if rate else 0.04
         self.time_base = float(stream.time_base or 0)
-        self.counted, self.from_zero = counted, from_zero
+        self.in_order, self.from_zero = in_order, from_zero
+        self.expected: list[int] = []  # decoding times of packets whose frames are still to come
         self.offset_s = 0.0
         self.last_s: float | None = None
 
+    def expect(self, packet: av.Packet) -> None:
+        """Note a packet whose frame is to come."""
+        if self.in_order and packet.size and packet.dts is not None:
+            heapq.heappush(self.expected, packet.dts)
+
+    def forget(self, packet: av.Packet) -> None:
+        """Forget a packet whose frame will not come."""
+        if packet.dts in self.expected:
+            self.expected.remove(packet.dts)
+            heapq.heapify(self.expected)
+
     def read(self, frame: av.VideoFrame) -> float | None:
-        """The frame's time; None for a frame whose time does not lie after the one before."""
-        stamp = None if self.counted else frame.time
+        """Return the frame's time; None for a frame whose time does not lie after the one before."""
+        if self.in_order:
+            stamp = heapq.heappop(self.expected) * self.time_base if self.expected else None
+        else:
+            stamp = frame.time
         if self.last_s is None:
             if self.from_zero and stamp is not None:
                 self.offset_s = -stamp
@@ -404,12 +432,12 @@ class _Clock:
         return time_s
 
     def duration(self, frame: av.VideoFrame) -> float:
-        """How long a frame is shown, as far as the container says."""
-        return self.step_s if self.counted else (frame.duration or 0) * self.time_base
+        """Seconds that a frame is shown, as far as the container says."""
+        return self.step_s if self.in_order else (frame.duration or 0) * self.time_base
 
 
 def _check_frames(source: Iterable[Any]) -> Iterator[TimedFrame]:
-    """Frames of an iterable as `TimedFrame`s, or an error that says which is none."""
+    """Frames of an iterable as `TimedFrame`s, or an error for what is not such a frame."""
     last = -np.inf
     for index, item in enumerate(source):
         frame = TimedFrame(*item) if isinstance(item, tuple) and len(item) in (2, 4) else TimedFrame(np.nan, item)
@@ -420,7 +448,7 @@ def _check_frames(source: Iterable[Any]) -> Iterator[TimedFrame]:
         if not last < frame.time_s < np.inf:
             raise ValueError(f"Frame {index} is timed {frame.time_s} s, after one of {last} s: times must grow.")
         last = frame.time_s
-        yield frame
+        yield frame._replace(image=image.copy())  # a camera may write the next picture into the same array
 
 
 def _scheme(address: str) -> str:

@@ -2,6 +2,7 @@
 
 import logging
 import tracemalloc
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -228,3 +229,27 @@ def test_what_is_no_video_leaves_nothing_behind(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"x\.mp4"):
         list(write_annotated_video(tmp_path / "x.mp4", make_timeline(), tmp_path / "w.mp4"))
     assert [file.name for file in tmp_path.iterdir()] == ["v.mp4"]
+
+
+def test_a_colon_in_the_name_is_not_a_protocol(tmp_path):
+    path = write_video(tmp_path / "take:1.mp4", scene("happy", "", seconds=2))
+    _, source, written = annotate(path, tmp_path / "drawn:1.mp4")
+    assert len(written) == len(source)
+
+
+def test_a_broadcast_that_starts_at_25_hours_does_not_make_25_hours_of_video(tmp_path):
+    path = tmp_path / "v.ts"
+    with av.open(path, "w", container_options={"muxdelay": "0"}) as container:
+        stream = container.add_stream("libx264", rate=25, options={"bf": "0"})
+        stream.height, stream.width, stream.pix_fmt = 64, 128, "yuv420p"
+        for n, image in enumerate(scene("happy", "", seconds=3)):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = n + 25 * 90_000, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    rows, source, written = annotate(path, tmp_path / "w.mp4")
+    assert source[0].time_s == pytest.approx(90_000, abs=5)
+    assert rows[0].start_s == pytest.approx(source[0].time_s)
+    assert written[0].time_s == 0
+    steps = [frame.time_s - source[0].time_s for frame in source]
+    assert [frame.time_s for frame in written] == pytest.approx(steps, abs=1e-3)

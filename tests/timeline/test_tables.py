@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from helpers.face_videos import NAMES, make_timeline, scene, write_sound, write_video
+from modeling_stt.loading import ModelError
 from modeling_stt.timeline import batch, video
 from modeling_stt.timeline.batch import find_videos, write_timelines
 from modeling_stt.timeline.rows import columns
@@ -367,3 +369,67 @@ def test_processes_that_do_not_know_of_each_other_are_refused(tmp_path, monkeypa
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(RuntimeError, match="2 processes were started, but accelerate knows of 1"):
         write_timelines(["a.mp4"], make_timeline(), tmp_path / "rows.csv")
+
+
+def test_a_video_that_was_replaced_is_read_again(folder, tmp_path, reads):
+    """A damaged video that was copied anew, or one replaced by a longer one, kept its old rows for ever."""
+    file, output = tmp_path / "v.mp4", tmp_path / "rows.csv"
+    for source, num_rows, num_errors in (("cut.mp4", 2, 1), ("a.mp4", 1, 0), ("b.mkv", 4, 0)):
+        file.write_bytes((folder / source).read_bytes())
+        summary = write_timelines([file, folder / "a.mp4"], make_timeline(), output)
+        assert summary.num_errors == num_errors
+        found = [record for record in read_table(output) if record["video"] == str(file)]
+        assert len(found) >= num_rows
+    assert reads.count("v.mp4") == 3
+    assert reads.count("a.mp4") == 1
+    file.write_text("no video any more")
+    assert write_timelines([file, folder / "a.mp4"], make_timeline(), output).num_errors == 1
+    assert names(read_table(output)) == ["a.mp4"], "the rows of the former file are gone"
+
+
+def test_links_to_folders_are_followed_once(folder, tmp_path):
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all" / "linked").symlink_to(folder / "below", target_is_directory=True)
+    (tmp_path / "all" / "again").symlink_to(tmp_path / "all", target_is_directory=True)
+    assert [Path(v).name for v in find_videos([tmp_path / "all"])] == ["c.mp4"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_lists_in_other_encodings_with_comments_and_quotes(tmp_path, encoding):
+    for name in ("größe.mp4", "b c.mp4"):
+        (tmp_path / name).touch()
+    lines = ["# my videos", str(tmp_path / "größe.mp4"), "", f'"{tmp_path / "b c.mp4"}"']
+    (tmp_path / "list.txt").write_bytes("\r\n".join(lines).encode(encoding))
+    assert [Path(v).name for v in find_videos([tmp_path / "list.txt"])] == ["größe.mp4", "b c.mp4"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names are text there")
+def test_parquet_and_a_name_that_is_not_utf8(folder, tmp_path):
+    """All was read, then no table could be written, every time."""
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.mp4")
+    shutil.copy(folder / "a.mp4", odd)
+    summary = write_timelines([odd, folder / "a.mp4"], make_timeline(), tmp_path / "rows.parquet")
+    assert summary.num_errors == 1
+    assert names(read_table(tmp_path / "rows.parquet")) == ["a.mp4"]
+    [error] = read_table(tmp_path / "rows.errors.csv")
+    assert "not UTF-8, which Parquet cannot hold" in error["reason"]
+    assert write_timelines([odd], make_timeline(), tmp_path / "rows.csv").num_errors == 0
+
+
+def test_a_model_that_answers_nan_stops_the_run_and_no_video_is_blamed(folder, tmp_path):
+    reader = make_timeline()
+    with torch.no_grad():
+        reader.scorer.model.classifier.bias.fill_(float("nan"))
+    with pytest.raises(ModelError, match="No video is to blame"):
+        write_timelines([folder / "a.mp4", folder / "b.mkv"], reader, tmp_path / "rows.csv")
+    assert not (tmp_path / "rows.errors.csv").exists()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_segments_and_summaries_are_tables_beside(folder, tmp_path, suffix):
+    output = tmp_path / f"rows{suffix}"
+    write_timelines([folder / "a.mp4", folder / "b.mkv"], make_timeline(), output)
+    parts, summaries = (list(read_table(file)) for file in batch.write_segments(output, NAMES))
+    assert names(parts) == names(summaries) == ["a.mp4", "b.mkv"]
+    assert [float(s["start_s"]) for s in summaries] == [0, 0, 0]
+    assert sum(float(s["end_s"]) - float(s["start_s"]) for s in parts) == pytest.approx(2 + 3 + 3)

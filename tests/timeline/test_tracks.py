@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import time
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 
 from helpers.drawn_faces import draw_faces, face_at
 from helpers.real_videos import read_real
-from modeling_stt.timeline.detection import load_detector
+from modeling_stt.timeline.detection import MAX_FACES, find_faces, load_detector
 from modeling_stt.timeline.faces import Face
-from modeling_stt.timeline.tracks import FaceTracker, assign
+from modeling_stt.timeline.tracks import FaceTracker, assign, follow_faces
+from modeling_stt.timeline.video import TimedFrame
 
 SHAPE = (180, 320)
 PALE, DARK = (240, 200, 180), (110, 70, 50)
@@ -55,7 +57,7 @@ def ids_of(rows: list[list[int | None]], person: int) -> set[int]:
 @pytest.mark.parametrize("fps", [1, 5, 25, 60])
 def test_a_moving_face_keeps_its_id_at_any_frame_rate(fps):
     rows = follow(FaceTracker(), seconds(0, 4, fps), lambda t: [(60 + 40 * t, 90 + 10 * math.sin(t))])
-    assert ids_of(rows, 0) == {0}
+    assert ids_of(rows, 0) == {1}
 
 
 def test_a_face_that_comes_nearer_keeps_its_id():
@@ -63,14 +65,14 @@ def test_a_face_that_comes_nearer_keeps_its_id():
     for t in seconds(0, 2):
         face = face_at(160, 90, 0.3 + 0.4 * t)
         ids |= {track for track, _ in tracker.update(t, draw_faces(SHAPE, [(160, 90, 0.3 + 0.4 * t)]), [face])}
-    assert ids == {0}
+    assert ids == {1}
 
 
 def test_times_may_be_uneven():
     """Variable frame rate: the motion is per second, not per frame."""
     moments = np.cumsum(np.random.default_rng(0).choice([0.01, 0.04, 0.3], 40))
     rows = follow(FaceTracker(), moments, lambda t: [(40 + 30 * t, 60), (250 - 30 * t, 130)])
-    assert (ids_of(rows, 0), ids_of(rows, 1)) == ({0}, {1})
+    assert (ids_of(rows, 0), ids_of(rows, 1)) == ({1}, {2})
 
 
 def test_several_people_stay_apart_whatever_the_order_of_detections():
@@ -94,7 +96,7 @@ def test_several_people_stay_apart_whatever_the_order_of_detections():
 def test_a_short_occlusion_keeps_the_id(hidden_s):
     tracker = FaceTracker()
     rows = follow(tracker, seconds(0, 4), lambda t: [(100 + 10 * t, 90) if not 1 <= t < 1 + hidden_s else None])
-    assert ids_of(rows, 0) == {0}
+    assert ids_of(rows, 0) == {1}
     assert tracker.ended == []
 
 
@@ -103,23 +105,23 @@ def test_a_long_occlusion_ends_the_track_once_and_its_id_is_not_used_again():
     for t in seconds(0, 4):
         follow(tracker, [t], lambda t: [(100, 90) if not 1 <= t < 2.5 else None])
         ended += [(round(t, 2), track) for track in tracker.ended]
-    assert ended == [(2.0, 0)]  # last seen at 0.96 s
-    assert follow(tracker, [4.0], lambda t: [(100, 90)]) == [[1]]
+    assert ended == [(2.0, 1)]  # last seen at 0.96 s
+    assert follow(tracker, [4.0], lambda t: [(100, 90)]) == [[2]]
 
 
 def test_after_a_hole_in_the_stream_faces_are_new():
     """Two minutes without a frame: nobody knows who sits there now."""
     tracker = FaceTracker()
     follow(tracker, seconds(0, 1), lambda t: [(100, 90)])
-    assert follow(tracker, [120.0], lambda t: [(100, 90)]) == [[1]]
-    assert tracker.ended == [0]
+    assert follow(tracker, [120.0], lambda t: [(100, 90)]) == [[2]]
+    assert tracker.ended == [1]
 
 
 def test_another_person_at_the_place_of_a_hidden_one_is_new():
     tracker = FaceTracker()
     follow(tracker, seconds(0, 1), lambda t: [(100, 90), None])
     follow(tracker, seconds(1, 1.5), lambda t: [None, None])
-    assert follow(tracker, [1.5], lambda t: [None, (100, 90)]) == [[None, 1]]
+    assert follow(tracker, [1.5], lambda t: [None, (100, 90)]) == [[None, 2]]
 
 
 # Crossing
@@ -133,7 +135,7 @@ def crossing(t: float) -> list[tuple[float, float] | None]:
 
 def test_people_who_cross_keep_their_ids():
     rows = follow(FaceTracker(), seconds(0, 2), crossing)
-    assert (ids_of(rows, 0), ids_of(rows, 1)) == ({0}, {1})
+    assert (ids_of(rows, 0), ids_of(rows, 1)) == ({1}, {2})
     assert sum(row[1] is None for row in rows) > 5
 
 
@@ -145,15 +147,15 @@ def bouncing(t: float) -> list[tuple[float, float] | None]:
 
 def test_people_who_meet_and_turn_back_keep_their_ids_by_their_looks():
     rows = follow(FaceTracker(), seconds(0, 2), bouncing)
-    assert (ids_of(rows, 0), ids_of(rows, 1)) == ({0}, {1})
+    assert (ids_of(rows, 0), ids_of(rows, 1)) == ({1}, {2})
 
 
 def test_without_looks_people_who_turn_back_would_be_exchanged(monkeypatch):
     """Shows that the test above tests the looks."""
     monkeypatch.setattr("modeling_stt.timeline.tracks._unlike", lambda look, other: 0.0)
     rows = follow(FaceTracker(), seconds(0, 2), bouncing)
-    assert rows[0] == [0, 1]
-    assert rows[-1] == [1, 0]
+    assert rows[0] == [1, 2]
+    assert rows[-1] == [2, 1]
 
 
 # Cuts
@@ -168,10 +170,10 @@ def room(seed: int) -> np.ndarray:
 def test_a_cut_ends_all_tracks_though_a_face_is_at_the_same_place():
     tracker, face = FaceTracker(), face_at(160, 90, 0.5)
     for i in range(5):
-        assert tracker.update(i / FPS, room(1), [face]) == [(0, face)]
+        assert tracker.update(i / FPS, room(1), [face]) == [(1, face)]
         assert (tracker.is_cut, tracker.ended) == (False, [])
     assert tracker.update(5 / FPS, room(2), [face]) == [(1, face)]
-    assert (tracker.is_cut, tracker.ended) == (True, [0])
+    assert (tracker.is_cut, tracker.ended) == (True, [1])
     tracker.update(6 / FPS, room(2), [face])
     assert (tracker.is_cut, tracker.ended) == (False, [])
 
@@ -226,14 +228,14 @@ def test_doubtful_faces_continue_a_track_and_begin_none():
     tracker = FaceTracker(start_score=0.8)
     frame = scene((160, 90))
     assert tracker.update(0.0, frame, [face_at(160, 90, 0.5, score=0.6)]) == []
-    assert [track for track, _ in tracker.update(0.1, frame, [face_at(160, 90, 0.5, score=0.9)])] == [0]
-    assert [track for track, _ in tracker.update(0.2, frame, [face_at(160, 90, 0.5, score=0.6)])] == [0]
+    assert [track for track, _ in tracker.update(0.1, frame, [face_at(160, 90, 0.5, score=0.9)])] == [1]
+    assert [track for track, _ in tracker.update(0.2, frame, [face_at(160, 90, 0.5, score=0.6)])] == [1]
 
 
 def test_a_face_outside_the_frame_is_no_error():
     tracker = FaceTracker()
     face = Face((-80.0, -90.0, -10.0, -5.0), 0.9)
-    assert tracker.update(0.0, scene(), [face]) == [(0, face)]
+    assert tracker.update(0.0, scene(), [face]) == [(1, face)]
 
 
 def test_nothing_is_kept_of_people_who_are_gone():
@@ -311,3 +313,44 @@ def test_real_videos_have_the_tracks_and_cuts_that_one_sees(name, tracks, cuts):
     assert [(frames[0], frames[-1]) for frames in seen.values()] == tracks
     assert all(len(frames) == frames[-1] - frames[0] + 1 for frames in seen.values())
     assert found == cuts
+
+
+def test_people_are_numbered_from_one_and_from_left_to_right():
+    frame = draw_faces((180, 640), [(500, 90, 1), (100, 90, 1), (300, 90, 1)])
+    faces = [face_at(500, 90, 1, 0.99), face_at(100, 90, 1, 0.98), face_at(300, 90, 1, 0.97)]
+    assert [track for track, _ in FaceTracker().update(0.0, frame, faces)] == [3, 1, 2]
+
+
+def test_a_person_stays_one_when_the_picture_changes_its_size():
+    """A stream that goes to another resolution made two tracks of one person."""
+    tracker = FaceTracker()
+    ids = []
+    for n in range(20):
+        scale = 1.0 if n < 10 else 0.5
+        frame = draw_faces((int(360 * scale), int(640 * scale)), [(400 * scale, 180 * scale, 1.5 * scale)])
+        face = face_at(400 * scale, 180 * scale, 1.5 * scale)
+        ids += [track for track, _ in tracker.update(n / 25, frame, [face])]
+    assert ids == [1] * 20
+
+
+def test_a_crowd_is_followed_in_time():
+    """100 faces a frame took 0.6 s, 400 did not end."""
+    rng = np.random.default_rng(0)
+    places = rng.uniform((20, 20), (1900, 1060), (400, 2))
+    frame = np.zeros((1080, 1920, 3), np.uint8)
+    found = [face_at(x, y, rng.uniform(0.2, 0.4)) for x, y in places]
+
+    class Crowd:
+        name = "crowd"
+
+        def detect(self, frames):
+            return [found for _ in frames]
+
+    started = time.process_time()
+    searched = find_faces([TimedFrame(n / 25, frame) for n in range(5)], Crowd())
+    followed = list(follow_faces(searched, FaceTracker()))
+    assert time.process_time() - started < 10
+    largest = sorted((face.side for face in found), reverse=True)[:MAX_FACES]
+    for each in followed:
+        assert each.left_out == 400 - MAX_FACES
+        assert sorted((face.side for face in each.faces.values()), reverse=True) == largest

@@ -5,12 +5,14 @@ import time
 import tracemalloc
 import weakref
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from helpers.face_videos import grey, write_sound, write_video
 from modeling_stt.timeline.video import DamagedVideoError, TimedFrame, drop_late, is_live, read_frames, video_duration
@@ -269,3 +271,52 @@ def test_the_thread_of_a_live_source_ends_with_its_reader():
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert threading.active_count() == before
+
+
+def test_avi_with_b_frames_keeps_the_gap_of_dropped_frames(tmp_path):
+    """Frames were counted, so that every time after the gap came 2 s early, and the last 2 s lay in no row."""
+    path = tmp_path / "v.avi"
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"bf": "2", "b-adapt": "0"})
+        stream.height, stream.width, stream.pix_fmt = 48, 80, "yuv420p"
+        for n in range(50):
+            frame = av.VideoFrame.from_ndarray(grey(4 * n + 20), format="rgb24")
+            frame.pts, frame.time_base = n + (50 if n >= 25 else 0), Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    frames = list(read_frames(path))
+    assert len(frames) == 50
+    assert frames[25].time_s - frames[24].time_s == pytest.approx(2.04, abs=0.001)
+    assert frames[-1].time_s - frames[0].time_s == pytest.approx(3.96, abs=0.001)
+    levels = [frame.image.mean() for frame in frames]
+    assert levels == sorted(levels), "frames and times belong together"
+
+
+def test_an_iterator_may_give_the_same_array_again():
+    """A camera writes the next picture into the array of the last one: rows were those of other frames."""
+    buffer = np.zeros((8, 8, 3), np.uint8)
+
+    def camera():
+        for n in range(5):
+            buffer[:] = n
+            yield n / 25, buffer
+
+    assert [frame.image[0, 0, 0] for frame in list(read_frames(camera(), live=False))] == [0, 1, 2, 3, 4]
+
+
+def test_a_picture_is_refused_with_what_to_do(tmp_path):
+    Image.fromarray(grey(99)).save(tmp_path / "face.jpg")
+    with pytest.raises(ValueError, match=r"face\.jpg is a picture: a timeline needs a video.*ffmpeg"):
+        list(read_frames(tmp_path / "face.jpg"))
+
+
+def test_a_video_cut_short_is_called_so_however_its_last_frames_are(tmp_path):
+    """Of a video of 30 s cut after 5, it was said that its last 3 frames cannot be shown."""
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 255, (48, 80, 3), dtype=np.uint8) for _ in range(100)]
+    path = write_video(tmp_path / "v.mp4", images, container_options={"movflags": "faststart"})
+    data = path.read_bytes()
+    for share in (0.4, 0.5, 0.6):
+        path.write_bytes(data[: int(len(data) * share)])
+        with pytest.raises(DamagedVideoError, match=r"cut short: its header promises 4\.00 s"):
+            list(read_frames(path))

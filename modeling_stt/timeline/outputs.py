@@ -1,0 +1,92 @@
+"""Everything that is made of a video in one pass: its rows, a chart, an annotated video, a report."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+
+from .annotated import write_annotated_video
+from .chart import draw_timeline
+from .pipeline import Timeline
+from .report import write_index, write_report
+from .rows import Row
+from .segments import SMOOTH_S
+from .tables import read_table
+from .video import DamagedVideoError
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Files to make of one video beside its rows.
+
+    Args:
+        chart: Picture of the chart.
+        annotate: Video with boxes and labels burnt in.
+        report: HTML page.
+        smooth_s: Seconds over which segments are smoothed, in chart and report.
+    """
+
+    chart: Path | None = None
+    annotate: Path | None = None
+    report: Path | None = None
+    smooth_s: float = SMOOTH_S
+
+    def rows(self, video: str, timeline: Timeline, stop: Event | None = None) -> Iterator[Row]:
+        """Give the rows of a video, and make the files meanwhile; they are there when all rows have been taken.
+
+        Raises:
+            DamagedVideoError: As `timeline`, when the files show what could be read.
+        """
+        if self.annotate is not None:
+            rows = write_annotated_video(video, timeline, self.annotate)
+        else:
+            rows = timeline(video, stop=stop)
+        kept: list[Row] = []
+        damage: DamagedVideoError | None = None
+        try:
+            for row in rows:
+                if self.chart is not None or self.report is not None:
+                    kept.append(row)
+                yield row
+        except DamagedVideoError as error:
+            damage = error
+        if kept and self.chart is not None:
+            figure = draw_timeline(kept, timeline.class_names, note=timeline.note(), smooth_s=self.smooth_s)
+            figure.savefig(self.chart)
+        if kept and self.report is not None:
+            write_report(self.report, kept, timeline, damage=str(damage or ""), smooth_s=self.smooth_s)
+        if damage is not None:
+            raise damage
+
+
+class FolderOutputs:
+    """A folder with a table of videos, a report of each, and an index of them.
+
+    Args:
+        folder: The folder.
+        videos: All videos that are asked for; those of one name get a number.
+        smooth_s: See [`Outputs`].
+    """
+
+    def __init__(self, folder: Path, videos: Iterable[str], smooth_s: float = SMOOTH_S) -> None:
+        self.folder, self.smooth_s = folder, smooth_s
+        self.table = folder / "rows.csv"
+        self.reports: dict[str, Path] = {}
+        taken = {"index"}
+        for video in videos:
+            stem = name = Path(video).stem or "video"
+            number = 1
+            while name.casefold() in taken:
+                number += 1
+                name = f"{stem}_{number}"
+            taken.add(name.casefold())
+            self.reports[video] = folder / f"{name}.html"
+
+    def rows(self, video: str, timeline: Timeline, stop: Event | None = None) -> Iterator[Row]:
+        """Give the rows of a video, and write its report meanwhile; see [`Outputs`]."""
+        return Outputs(report=self.reports[video], smooth_s=self.smooth_s).rows(video, timeline, stop)
+
+    def write_index(self, timeline: Timeline) -> None:
+        """Write `index.html` of all videos, by the rows of the table."""
+        rows = (Row.from_dict(record, timeline.class_names) for record in read_table(self.table))
+        write_index(self.folder / "index.html", self.reports, rows, timeline.note(), self.smooth_s)
