@@ -188,8 +188,8 @@ def score(argv: Sequence[str]) -> int:
         prog="stt score",
         description="Compare what a model says of a video with your own labels of its stretches, beside "
         "always answering the commonest of them: is the model any good on your footage?",
-        epilog="LABELS.csv has a line 'start,end,label' and such a line for each stretch, in seconds; a column 'track' "
-        "may name the track that 'stt timeline' shows.",
+        epilog="LABELS.csv has a line 'start,end,label' and such a line for each stretch, in seconds; a column "
+        "'track' may name the track that 'stt timeline' shows.",
     )
     parser.add_argument("video", metavar="VIDEO", help="file, or http address of one")
     parser.add_argument("labels_file", type=Path, metavar="LABELS.csv", help="your labels")

@@ -81,11 +81,13 @@ def draw_timeline(
     if size > 1:
         rows = _averaged(rows, spans, size)
         spans = {(row.start_s, row.end_s): (row.start_s, row.end_s) for row in rows}
+    unscored = [part for part in segments(rows, 0) if not part.is_label and part.name != UNSURE]
     with readable(title, note or "", *class_names):
         chart = _Chart(rows, class_names, spans, title, note, max(1, len(tracks)))
         for number, track in enumerate(tracks or [None]):
             own = [row for row in rows if row.track == track]
-            chart.draw_panel(number, person(track), own, [part for part in parts if part.track in (track, None)])
+            seen, grey = ([part for part in each if part.track in (track, None)] for each in (parts, unscored))
+            chart.draw_panel(number, person(track), own, seen, grey)
     return chart.page.figure
 
 
@@ -174,8 +176,10 @@ class _Chart:
     def inches_per_second(self) -> float:
         return (FIGURE_WIDTH - LEFT - RIGHT) / (self.end_s - self.start_s)
 
-    def draw_panel(self, number: int, name: str, rows: Sequence[Row], parts: Sequence[Segment]) -> None:
-        """Draw one track: its rows, and its segments with those of nobody."""
+    def draw_panel(
+        self, number: int, name: str, rows: Sequence[Row], parts: Sequence[Segment], unscored: Sequence[Segment]
+    ) -> None:
+        """Draw one track: its rows, its segments with those of nobody, and where nothing is scored."""
         top = self.top + number * (self.panel + PANEL_GAP)
         if self.thumbnail:
             self._draw_thumbnails(self._axes(top, self.thumbnail), rows)
@@ -189,11 +193,10 @@ class _Chart:
         for label, color in self.colors.items():
             self._draw_stretches(band, [part for part in parts if part.is_label and part.name == label], color)
         for state, hatch in STATE_HATCHES.items():
-            stretched = [part for part in parts if not part.is_label and part.name == state]
             style: dict[str, Any] = {"hatch": hatch, "edgecolor": STATE_EDGE, "linewidth": 0}
-            if state != UNSURE:  # whose scores are shown
-                self._draw_stretches(axes, stretched, STATE_COLOR, names=False, **style)
-            self._draw_stretches(band, stretched, STATE_COLOR)
+            grey = [part for part in unscored if part.name == state]
+            self._draw_stretches(axes, grey, STATE_COLOR, names=False, **style)
+            self._draw_stretches(band, [p for p in parts if not p.is_label and p.name == state], STATE_COLOR)
         if number == self.num_panels - 1:
             self._draw_time_axis(band)
         else:

@@ -1,6 +1,5 @@
 """Frames with their times, one after the other and in constant memory: of files, cameras, streams and iterators."""
 
-import heapq
 import logging
 import signal
 import threading
@@ -299,21 +298,17 @@ class FrameReader(VideoReader):
             yield container, container.streams.video[0]
 
     def _timed_frames(self, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[TimedFrame]:
-        # AVI stores no times; those that FFmpeg makes up are wrong where B-frames change the order.
-        in_order = container.format.name == "avi" and bool(stream.codec_context.has_b_frames)
-        clock = _Clock(stream, in_order, from_zero=self.is_live)
+        clock = _Clock(stream, self.frame_time, from_zero=self.is_live)
         packets = _Packets(container, stream)
         dropped = num_frames = 0
         damaged = False
         for packet in packets:
-            clock.expect(packet)
             try:
                 decoded: list[Any] = packet.decode()
             except av.error.FFmpegError:
                 decoded = []
                 damaged = True
                 dropped += 1
-                clock.forget(packet)
             for frame in decoded:
                 time_s = clock.read(frame)
                 # Damage spreads to the frames that are predicted from it, and those are not marked.
@@ -384,38 +379,21 @@ class _Packets:
 
 
 class _Clock:
-    """Times of a stream's frames in seconds: its timestamps, made to grow.
+    """Times of a stream's frames in seconds, as `VideoReader.frame_time` gives them, made to grow."""
 
-    With `in_order`, frames take the decoding times of the packets in turn, the earliest first: each packet holds one
-    frame, and decoding times have the gaps of frames that were dropped in recording.
-    """
-
-    def __init__(self, stream: av.VideoStream, in_order: bool, from_zero: bool) -> None:
+    def __init__(
+        self, stream: av.VideoStream, time_of: Callable[[av.VideoFrame], float | None], from_zero: bool
+    ) -> None:
         rate = stream.average_rate or stream.guessed_rate
         self.step_s = float(1 / rate) if rate else 0.04
         self.time_base = float(stream.time_base or 0)
-        self.in_order, self.from_zero = in_order, from_zero
-        self.expected: list[int] = []  # decoding times of packets whose frames are still to come
+        self.time_of, self.from_zero = time_of, from_zero
         self.offset_s = 0.0
         self.last_s: float | None = None
 
-    def expect(self, packet: av.Packet) -> None:
-        """Note a packet whose frame is to come."""
-        if self.in_order and packet.size and packet.dts is not None:
-            heapq.heappush(self.expected, packet.dts)
-
-    def forget(self, packet: av.Packet) -> None:
-        """Forget a packet whose frame will not come."""
-        if packet.dts in self.expected:
-            self.expected.remove(packet.dts)
-            heapq.heapify(self.expected)
-
     def read(self, frame: av.VideoFrame) -> float | None:
         """Return the frame's time; None for a frame whose time does not lie after the one before."""
-        if self.in_order:
-            stamp = heapq.heappop(self.expected) * self.time_base if self.expected else None
-        else:
-            stamp = frame.time
+        stamp = self.time_of(frame)
         if self.last_s is None:
             if self.from_zero and stamp is not None:
                 self.offset_s = -stamp
@@ -433,7 +411,7 @@ class _Clock:
 
     def duration(self, frame: av.VideoFrame) -> float:
         """Seconds that a frame is shown, as far as the container says."""
-        return self.step_s if self.in_order else (frame.duration or 0) * self.time_base
+        return self.step_s if frame.time is None else (frame.duration or 0) * self.time_base
 
 
 def _check_frames(source: Iterable[Any]) -> Iterator[TimedFrame]:

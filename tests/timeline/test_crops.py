@@ -76,7 +76,9 @@ def test_the_main_face_only_and_no_glimpses(videos, tmp_path):
     assert (clip.folder.name, clip.track, clip.num_frames) == ("two_1", 1, 50)
     [(_, [clip], _)] = cut([videos / "happy" / "two.mp4"], tmp_path / "long", min_s=1.5)
     assert clip.folder.name == "two_1"
-    assert sorted(p.name for p in (tmp_path / "long").iterdir()) == ["crops.csv", "face_crop.json", "two_1"]
+    assert sorted(p.name for p in (tmp_path / "long").iterdir()) == [
+        *("crops.csv", "crops.files.json", "face_crop.json", "two_1"),
+    ]
 
 
 def test_faces_too_small_are_not_cut(videos, tmp_path):

@@ -216,7 +216,7 @@ def test_a_turned_face_is_turned_back_exactly(degrees, scale):
     crop = FaceCrop()
     step, corner = scale * np.exp(1j * math.radians(degrees)), 300 + 200j
     face = Face((0, 0, 9, 9), 1.0, place(points_in_crop(crop), step, corner))
-    assert np.allclose(crop._placement(face), (step, corner))
+    assert np.allclose(crop.placement(face), (step, corner))
 
 
 def test_dots_at_the_landmarks_land_on_the_reference():
@@ -240,14 +240,14 @@ def test_a_face_in_profile_is_not_cut_too_close():
     crop = FaceCrop()
     points = points_in_crop(crop)
     points[:, 0] = points[:, 0].mean() + 0.05 * (points[:, 0] - points[:, 0].mean())
-    step, _ = crop._placement(Face((0, 0, 9, 9), 1.0, 2 * points))
+    step, _ = crop.placement(Face((0, 0, 9, 9), 1.0, 2 * points))
     assert abs(step) == pytest.approx(2, rel=0.03)
 
 
 def test_landmarks_in_one_point_fall_back_on_the_box():
     same = Face((10, 20, 50, 70), 1.0, np.full((5, 2), 30.0))
     box = Face((10, 20, 50, 70), 1.0)
-    assert FaceCrop()._placement(same) == FaceCrop()._placement(box)
+    assert FaceCrop().placement(same) == FaceCrop().placement(box)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +10,8 @@ from matplotlib.colors import to_hex
 
 from helpers.face_videos import NAMES, make_timeline, scene, timed
 from modeling_stt.timeline.chart import MAX_COLUMNS, MAX_TRACKS, draw_timeline
-from modeling_stt.timeline.pictures import CLASS_COLORS, STATE_COLOR, class_colors, ink_on
-from modeling_stt.timeline.rows import Row
+from modeling_stt.timeline.pictures import CLASS_COLORS, STATE_COLOR, class_colors, font_file, ink_on
+from modeling_stt.timeline.rows import STATES, Row
 from modeling_stt.timeline.segments import stretches
 
 # Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB.
@@ -114,7 +115,7 @@ def test_panels_are_tracks_in_the_order_of_their_appearance():
         row(9, (0, 0, 1), track=0),
     ]
     figure = draw_timeline(rows, NAMES)
-    assert [scores.get_ylabel().split("\n")[0] for scores, _ in panels(figure)] == ["track 2", "track 1", "track 0"]
+    assert [scores.get_ylabel().split("\n")[0] for scores, _ in panels(figure)] == ["person 2", "person 1", "person 0"]
     assert len({scores.get_xlim() for scores, _ in panels(figure)}) == 1
     assert figure.texts[0].get_text() == "v.mp4"
 
@@ -123,7 +124,7 @@ def test_of_too_many_tracks_the_longest_are_drawn_and_the_others_counted():
     rows = [row(10 * n + i, (1, 0, 0), track=n) for n in range(MAX_TRACKS + 3) for i in range(2 + (n > 2))]
     figure = draw_timeline(rows, NAMES)
     drawn = [scores.get_ylabel().split("\n")[0] for scores, _ in panels(figure)]
-    assert drawn == [f"track {n}" for n in range(3, MAX_TRACKS + 3)]
+    assert drawn == [f"person {n}" for n in range(3, MAX_TRACKS + 3)]
     assert "3 of 11 tracks left out" in figure.texts[0].get_text()
 
 
@@ -244,3 +245,47 @@ def test_without_matplotlib_the_installation_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"pip install 'modeling-stt\[timeline\]'"):
         draw_timeline([row(0, (1, 0, 0))], NAMES)
+
+
+def test_dollars_in_names_are_drawn_as_they_are(tmp_path):
+    """Two of them were taken for mathematics, and the chart failed when all work was done."""
+    rows = [Row("take $1 of $\\x.mp4", 1, 0, 2, "face", "$a$", {"$a$": 0.9, "b$_{": 0.1}, 0.8)]
+    figure = draw_timeline(rows, ["$a$", "b$_{"], note="model $x$")
+    figure.savefig(tmp_path / "chart.svg")
+    assert (tmp_path / "chart.svg").stat().st_size > 5000
+
+
+def test_unsure_windows_keep_their_scores_and_are_named_in_the_band():
+    rows = [row(0, (0.6, 0.3, 0.1)), replace(row(1, (0.4, 0.35, 0.25)), state="unsure", label=None)]
+    rows.append(replace(row(2, (0.4, 0.35, 0.25)), state="unsure", label=None))
+    figure = draw_timeline(rows, NAMES)
+    [(scores, band)] = panels(figure)
+    assert drawn_scores(scores)["happy"][-1] == (2.5, 4, pytest.approx(0.4))
+    assert STATE_COLOR not in drawn_boxes(scores)
+    assert drawn_boxes(band)[STATE_COLOR] == [(1.5, 4)]
+    assert texts(band) == ["happy", "unsure"]
+    assert "unsure" in {text.get_text() for text in figure.legends[0].get_texts()}
+
+
+def test_an_hour_is_drawn_as_segments_and_not_as_a_barcode():
+    rng = np.random.default_rng(0)
+    base = np.array([(0.55, 0.35, 0.1)] * 1800 + [(0.3, 0.6, 0.1)] * 1800)
+    scores = np.abs(base + rng.normal(0, 0.15, base.shape))
+    rows = [row(n, each / each.sum()) for n, each in enumerate(scores)]
+    [(_, band)] = panels(draw_timeline(rows, NAMES))
+    assert sum(len(spans) for spans in drawn_boxes(band).values()) < 12
+
+
+def test_the_note_stands_below_the_title_and_the_legend_on_one_line():
+    rows = [row(0, (0.6, 0.3, 0.1)), *[row(2 * n + 3, state=state) for n, state in enumerate(STATES[2:])]]
+    figure = draw_timeline(rows, NAMES, note="model x, windows of 2 s")
+    assert [text.get_text() for text in figure.texts] == ["v.mp4", "model x, windows of 2 s"]
+    assert figure.legends[0]._ncols == len(figure.legends[0].get_texts())
+
+
+def test_other_scripts_are_drawn_in_a_font_that_has_them_or_warned_of(caplog):
+    """Class names in Chinese were boxes."""
+    assert font_file("happy, sehr müde") is None
+    assert not caplog.records
+    file = font_file("\u9ad8\u5174")
+    assert (file is None) == ("No installed font has the characters" in caplog.text)
