@@ -2,6 +2,7 @@
 
 import logging
 import tracemalloc
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -197,8 +198,10 @@ def test_what_is_written_beside_a_face():
     image = np.zeros((100, 200, 3), np.uint8)
     colors = class_colors(NAMES)
     scored = Row("v", 3, 0, 2, "face", "sad", dict(zip(NAMES, (0.2, 0.7, 0.1), strict=True)), 0.5)
-    assert annotated._words(scored) == "3: sad 0.70, margin 0.50"
-    assert annotated._words(Row("v", 3, 0, 2, "lost")) == "3: lost"
+    assert annotated._words(scored) == "person 3: sad 0.70, margin 0.50"
+    assert annotated._words(Row("v", 3, 0, 2, "lost")) == "person 3: lost"
+    unsure = replace(scored, state="unsure", label=None)
+    assert annotated._words(unsure) == "person 3: unsure (sad 0.70?)"
     for box in ((20, 40, 60, 90), (-10, -10, 30, 50), (150, 60, 260, 140)):
         drawn = draw_boxes(image, [(scored, box)], colors)
         assert drawn.shape == image.shape

@@ -44,7 +44,7 @@ def test_rows_are_printed_for_people(model, folder, capsys):
     assert lines[0] == str(folder / "a.mp4")
     assert lines[1].split() == ["start", "end", "face", "expression"]
     start, end, face, expression, *_ = lines[2].split()
-    assert (start, end, face) == ("0.00", "2.00", "0")
+    assert (start, end, face) == ("0.00", "2.00", "1")
     assert expression in NAMES
     assert lines[4:] == [str(folder / "b.mp4"), lines[1], "      0.00      2.00     –  no face"]
 
@@ -213,9 +213,10 @@ def test_one_video_is_pictured_while_its_rows_are_printed(model, folder, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a.mp4", "b.mp4", "--chart", "x.png"], "picture one video"),
-        ([".", "--annotate", "x.mp4"], "picture one video, got 2"),
-        (["a.mp4", "--output", "t.csv", "--chart", "x.png"], "another run"),
+        (["a.mp4", "b.mp4", "--chart", "x.png"], "are of one video"),
+        ([".", "--annotate", "x.mp4"], "are of one video, got 2"),
+        (["a.mp4", "--output_dir", "d", "--chart", "x.png"], "a report of each video"),
+        (["a.mp4", "--report", "x.pdf"], "x.pdf must end in one of .html"),
         (["a.mp4", "--chart", "nowhere/x.png"], "no folder nowhere"),
         (["a.mp4", "--chart", "x.xyz"], "x.xyz must end in one of .png, .svg, .pdf"),
         (["a.mp4", "--annotate", "x.avi"], "x.avi must end in one of"),
