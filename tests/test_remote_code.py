@@ -11,8 +11,16 @@ import av
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForVideoClassification, AutoVideoProcessor, pipeline
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForVideoClassification,
+    AutoVideoProcessor,
+    ViTConfig,
+    pipeline,
+)
 
+from helpers.models import TINY_MODEL, make_processor
 from modeling_stt import STTConfig, STTForVideoClassification, STTModel, STTVideoProcessor
 
 # What a stranger does with a checkpoint. Arguments: the checkpoint, a video, where to save the checkpoint once more,
@@ -170,6 +178,22 @@ def test_loads_without_the_package_and_again_after_being_saved_from_there(
         assert [row["label"] for row in seen["answer"]] == sorted(scores, key=scores.__getitem__, reverse=True)
         assert {row["label"]: row["score"] for row in seen["answer"]} == pytest.approx(scores, abs=1e-5)
         checkpoint = copy
+
+
+def test_a_model_on_a_vision_model_of_transformers_loads_without_the_package(video: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    encoder = ViTConfig(
+        image_size=32, patch_size=8, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=48
+    )
+    config = STTConfig(**(TINY_MODEL | {"backbone_config": encoder, "initializer_range": 0.5}))
+    model = STTForVideoClassification(config).eval()
+    model.save_pretrained(tmp_path / "checkpoint")
+    make_processor().save_pretrained(tmp_path / "checkpoint")
+    with torch.no_grad():
+        outputs = model(**make_processor()(video, return_tensors="pt"))
+    seen = visit_as_stranger(tmp_path / "checkpoint", video, tmp_path / "copy", tmp_path / "home")
+    assert seen["package"] == []
+    assert seen["logits"] == pytest.approx(outputs.logits[0].tolist(), abs=1e-5)
 
 
 def test_with_the_package_imported_no_trust_is_needed(checkpoint: Path, video: Path) -> None:

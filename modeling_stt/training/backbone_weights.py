@@ -1,4 +1,4 @@
-"""Pretrained weights for the ResNet-18 backbone."""
+"""Pretrained weights for the frame encoder: ResNet-18, or a vision model of transformers."""
 
 import os
 import pickle
@@ -13,8 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 from torchvision.models import get_weight
+from transformers import AutoModel
 
-from ..modeling_stt import STTBackbone
+from ..modeling_stt import STTBackbone, STTFrameEncoder
 
 # Where files of face recognition networks keep their state dict, and what they prefix its keys with.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
@@ -42,7 +43,10 @@ class BackboneReport:
 
 
 def load_backbone_weights(model: nn.Module, source: str | os.PathLike) -> BackboneReport:
-    """Load a ResNet-18 state dict into the model's backbone.
+    """Load pretrained weights into the model's frame encoder.
+
+    A model with `backbone_config` takes the folder of such a model of transformers, as `save_pretrained` writes it, or
+    its name on the Hub. One with ResNet-18 takes a state dict, as follows.
 
     Key names are torchvision's, which face recognition networks trained on MS-Celeb-1M keep, with or without a
     wrapping `state_dict` and a `module.` prefix. Networks of other depths or widths are refused, never loaded in part.
@@ -51,7 +55,8 @@ def load_backbone_weights(model: nn.Module, source: str | os.PathLike) -> Backbo
         model: An STT model, with or without a head.
         source: A `.pt`, `.pth`, `.tar` or `.safetensors` file, or a name of torchvision's weight enums such as
             `ResNet18_Weights.IMAGENET1K_V1` (downloaded by torchvision; expects normalised frames, so set the video
-            processor's `do_normalize=True` with it).
+            processor's `do_normalize=True` with it). With `backbone_config`: a folder or name on the Hub, for which
+            `STTVideoProcessor.from_encoder` makes the processor.
 
     Returns:
         Which keys were used and which left.
@@ -60,9 +65,11 @@ def load_backbone_weights(model: nn.Module, source: str | os.PathLike) -> Backbo
         FileNotFoundError: For a source that is neither a file nor such a name.
         ValueError: For a file that holds no state dict, or one that is not the backbone's; the keys are named.
     """
-    backbone = next((module for module in model.modules() if isinstance(module, STTBackbone)), None)
+    backbone = next((module for module in model.modules() if isinstance(module, STTBackbone | STTFrameEncoder)), None)
     if backbone is None:
-        raise ValueError(f"{type(model).__name__} has no STTBackbone to load weights into.")
+        raise ValueError(f"{type(model).__name__} has no frame encoder to load weights into.")
+    if isinstance(backbone, STTFrameEncoder):
+        return _load_encoder(backbone, os.fspath(source))
     found = _plain_keys(_read_state_dict(source))
     wanted = backbone.state_dict()
     missing = [key for key in wanted if key not in found and not key.endswith("num_batches_tracked")]
@@ -82,6 +89,27 @@ def load_backbone_weights(model: nn.Module, source: str | os.PathLike) -> Backbo
     used = tuple(key for key in wanted if key in found)
     backbone.load_state_dict({key: found[key] for key in used}, strict=False)
     return BackboneReport(str(source), used, tuple(key for key in found if key not in wanted))
+
+
+def _load_encoder(backbone: STTFrameEncoder, source: str) -> BackboneReport:
+    """Load a folder or name on the Hub of a vision model of transformers, whole or not at all."""
+    pretrained = AutoModel.from_pretrained(source, dtype=torch.float32)
+    found = getattr(pretrained, "vision_model", pretrained).state_dict()  # of CLIP and SigLIP, the vision tower
+    wanted = backbone.encoder.state_dict()
+    missing = [key for key in wanted if key not in found]
+    unlike = [
+        f"{key} {tuple(found[key].shape)} for {tuple(wanted[key].shape)}"
+        for key in wanted
+        if key in found and found[key].shape != wanted[key].shape
+    ]
+    if missing or unlike:
+        raise ValueError(
+            f"{source} holds a {type(pretrained).__name__} that does not fit the model's backbone_config, nothing was "
+            f"loaded. Missing: {_first(missing)}. Other shapes: {_first(unlike)}. Make the model with "
+            f"backbone_config=AutoConfig.from_pretrained({source!r})."
+        )
+    backbone.encoder.load_state_dict({key: found[key] for key in wanted})
+    return BackboneReport(source, tuple(wanted), tuple(key for key in found if key not in wanted))
 
 
 def _read_state_dict(source: str | os.PathLike) -> Mapping[str, Any]:
