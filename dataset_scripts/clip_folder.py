@@ -15,16 +15,16 @@ A clip is a video file or a folder of frames, and all clips are of one kind; wit
 clip of one frame. In the folds, neighbouring names stay together, since they are mostly cut from the same film;
 ``groups`` keeps together all clips of a person or film.
 
-Columns: ``clip_id`` (where it lies in DIR: ``train/happy/clip_1``), ``label`` (the classes are the folders' names,
-sorted), ``num_frames`` (counted on disk), ``video`` or ``frames`` (absolute paths in time order), and ``group`` where
-``groups`` is given.
+Columns: ``clip_id`` (where it lies in DIR: ``train/happy/clip_1``), ``label`` (the classes are the folders' names or
+those that ``classes`` gives them, sorted), ``num_frames`` (counted on disk), ``video`` or ``frames`` (absolute paths
+in time order), and ``group`` where ``groups`` is given.
 """
 
 import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -76,7 +76,7 @@ class Clip:
     Attributes:
         clip_id: its path in the data's folder, without suffix.
         split: the split it lies in; None where the folder has no splits of its own.
-        class_name: name of the folder it lies in.
+        class_name: class of the folder it lies in.
         path: absolute path of its video, image or folder of frames.
         is_file: false for a folder of frames.
         group: the person or film that ``groups`` finds in its name.
@@ -134,7 +134,9 @@ def _refuse_strange(folder: Path, files: Sequence[str], images: bool) -> None:
     raise ValueError(f"{folder} holds {len(strange)} files that are not {kind} ({shown(strange)}): {advice} {LAYOUT}")
 
 
-def clips_of_class(split: str | None, folder: Path, groups: re.Pattern[str] | None, images: bool) -> list[Clip]:
+def clips_of_class(
+    split: str | None, folder: Path, class_name: str, groups: re.Pattern[str] | None, images: bool
+) -> list[Clip]:
     """The clips in a class folder, in the natural order of their names.
 
     Raises:
@@ -157,7 +159,7 @@ def clips_of_class(split: str | None, folder: Path, groups: re.Pattern[str] | No
     for stem, name, is_file in sorted(stems, key=lambda item: natural_order(item[0])):
         path = f"{folder}{os.sep}{name}"
         refuse_odd_name(path)
-        clips.append(Clip(f"{above}/{stem}", split, folder.name, path, is_file, _group(path, stem, groups)))
+        clips.append(Clip(f"{above}/{stem}", split, class_name, path, is_file, _group(path, stem, groups)))
     return clips
 
 
@@ -171,23 +173,31 @@ def _group(path: str, stem: str, groups: re.Pattern[str] | None) -> str | None:
     return match[1]
 
 
-def scan_folder(root: Path, groups: re.Pattern[str] | None = None, images: bool = False) -> list[Clip]:
-    """All clips of a folder, by split, class and name.
+def scan_folder(
+    root: Path,
+    groups: re.Pattern[str] | None = None,
+    images: bool = False,
+    classes: Mapping[str, str] | None = None,
+) -> list[Clip]:
+    """All clips of a folder, by split, class folder and name; options as in ``ClipFolderConfig``.
 
     Raises:
         FileNotFoundError: ``root`` is not a folder.
-        ValueError: files beside the class folders, fewer than two classes, videos beside folders of frames, or see
-            ``find_splits`` and ``clips_of_class``.
+        ValueError: files beside the class folders, a folder that ``classes`` lacks, fewer than two classes, videos
+            beside folders of frames, or see ``find_splits`` and ``clips_of_class``.
     """
     clips: list[Clip] = []
     for split, folder in find_splits(root).items():
         names, files = entries(folder)
         if loose := [name for name in files if name.lower().endswith((*VIDEO_SUFFIXES, *IMAGE_SUFFIXES))]:
             raise ValueError(f"{folder} holds {shown(loose)} beside the class folders, so without a class. {LAYOUT}")
+        if unnamed := [name for name in names if classes and name not in classes]:
+            raise ValueError(f"{folder} holds {shown(unnamed)}, which classes= gives no name.")
         for name in names:
-            clips += clips_of_class(split, folder / name, groups, images)
-    if len(classes := {clip.class_name for clip in clips}) < 2:
-        found = f"only the class {shown(classes)}" if classes else "no class folder"
+            class_name = classes[name] if classes else name
+            clips += clips_of_class(split, folder / name, class_name, groups, images)
+    if len(present := {clip.class_name for clip in clips}) < 2:
+        found = f"only the class {shown(present)}" if present else "no class folder"
         raise ValueError(f"{root} holds {found}: at least two are needed. {LAYOUT}")
     kinds = {clip.is_file: clip.path for clip in clips}
     if len(kinds) == 2:
@@ -227,6 +237,8 @@ class ClipFolderConfig(ClipConfig):
         groups: a regular expression searched for in the clips' names, whose group 1 names the person or film, such as
             ``r"^(S[0-9]+)_"``: no two splits then share one. Folds are made so; splits of one's own are checked.
         images: read class folders of images, as sets of still faces have them: each is a clip of one frame.
+        classes: names for the class folders where these are numbered, such as
+            ``1=surprise,2=fear,3=disgust,4=happy,5=sad,6=angry,7=neutral``; by default the folders' names.
         missing: ``error`` or ``skip`` folders without a frame.
     """
 
@@ -236,11 +248,13 @@ class ClipFolderConfig(ClipConfig):
 
     groups: str | None = None
     images: bool = False
+    classes: str | None = None
 
     def check(self) -> None:
-        """Refuse options outside their values, and groups that cannot be searched for."""
+        """Refuse options outside their values, and groups and classes that cannot be read."""
         super().check()
         self.group_pattern()
+        self.class_of_folder()
 
     def group_pattern(self) -> re.Pattern[str] | None:
         """``groups``, compiled; ValueError if it is not a regular expression with a group."""
@@ -256,6 +270,13 @@ class ClipFolderConfig(ClipConfig):
             )
         return pattern
 
+    def class_of_folder(self) -> dict[str, str]:
+        """``classes`` as folder → class, empty where it is not given; ValueError for another form."""
+        pairs = [pair.split("=") for pair in (self.classes or "").split(",") if pair.strip()]
+        if any(len(pair) != 2 or not all(map(str.strip, pair)) for pair in pairs):
+            raise ValueError(f"classes={self.classes!r} is not of the form FOLDER=CLASS,FOLDER=CLASS.")
+        return {folder.strip(): name.strip() for folder, name in pairs}
+
     @property
     def reads_videos(self) -> bool:
         """True for a folder of videos."""
@@ -269,7 +290,7 @@ class ClipFolderConfig(ClipConfig):
             ValueError: see ``scan_folder``; or a fold of a folder with splits of its own, or the reverse.
         """
         root = self.root
-        clips = scan_folder(root, self.group_pattern(), self.images)
+        clips = scan_folder(root, self.group_pattern(), self.images, self.class_of_folder())
         if not self.fold and clips[0].split is None:
             raise ValueError(
                 f"{root} has no train and test folders of its own: name one of fold_1 … fold_{NUM_FOLDS}."

@@ -238,6 +238,21 @@ def test_images_in_folds(images, load):
     assert splits["test"]["clip_id"][:] == ["bored/11", "keen/11", "tired/11"]
 
 
+def test_numbered_class_folders_get_names(images, load):
+    """RAF-DB's folders are 1 … 7."""
+    for split in ("train", "test"):
+        for number, name in enumerate(CLASSES, start=1):
+            (images / split / name).rename(images / split / f"{number}")
+    splits = load(images, images=True, classes="1=surprise, 2=fear,3=disgust")
+    assert splits["train"].features["label"].names == ["disgust", "fear", "surprise"]
+    assert {row["clip_id"][:7]: row["label"] for row in splits["train"]} == {"train/1": 2, "train/2": 1, "train/3": 0}
+    with pytest.raises(ValueError, match=r"holds 3, which classes= gives no name"):
+        load(images, images=True, classes="1=surprise,2=fear")
+    for classes in ("1=surprise,fear", "1=", "a=b=c"):
+        with pytest.raises(ValueError, match=r"is not of the form FOLDER=CLASS"):
+            load(images, images=True, classes=classes)
+
+
 def test_images_are_not_taken_for_clips_without_the_option(images, load):
     """The frames of one clip may lie in a class folder by mistake."""
     with pytest.raises(ValueError, match=r"2 files that are not videos .*folder of its own, or pass images=True"):
