@@ -1,9 +1,11 @@
 """Packaging of STT. Floors are the oldest releases that the code needs; nothing else is pinned."""
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 
@@ -32,6 +34,7 @@ REQUIRES = [
 EXTRAS = {
     # For the ONNX exporters of transformers, which also need torch 2.11.
     "onnx": ["onnx>=1.21", "onnxruntime>=1.24.1", "onnxscript>=0.7"],
+    "lora": ["peft>=0.18"],
     "plots": ["matplotlib>=3.9"],
     # dataset_scripts.rendered_faces
     "render": ["numba>=0.61", "scipy>=1.13"],
@@ -50,6 +53,7 @@ EXTRAS = {
 EXTRAS["app"] = [*EXTRAS["timeline"], *EXTRAS["render"], "gradio>=6.28"]
 EXTRAS["dev"] = [
     *EXTRAS["onnx"],
+    *EXTRAS["lora"],
     *EXTRAS["plots"],
     *EXTRAS["app"],
     *EXTRAS["timm"],
@@ -64,6 +68,20 @@ EXTRAS["dev"] = [
     "types-setuptools",
 ]
 
+
+class BuildWithExamples(build_py):
+    """Puts the programs and recipes of examples/ into the wheel, where `stt train` and the like find them."""
+
+    def run(self) -> None:
+        """Copy them beside the modules; an editable installation finds them in the checkout."""
+        super().run()
+        if not self.editable_mode:
+            target = Path(self.build_lib) / "modeling_stt" / "examples"
+            shutil.copytree(
+                ROOT / "examples", target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
+            )
+
+
 setup(
     name="modeling-stt",
     version=VERSION,
@@ -77,6 +95,7 @@ setup(
         "modeling_stt": ["py.typed", "hub/card_template.md", "hub/LICENSE", "pretrained/*/*"],
         "dataset_scripts": ["py.typed", "rendered_faces/head.npz", "rendered_faces/LICENSE.md"],
     },
+    cmdclass={"build_py": BuildWithExamples},
     entry_points={"console_scripts": ["stt = modeling_stt.cli:main"]},
     install_requires=REQUIRES,
     extras_require=EXTRAS,

@@ -1,82 +1,109 @@
-"""Classify face videos with a trained STT.
+"""Classify the face in each video with a trained STT.
 
-    python examples/predict.py clip.mp4 other.webm frames_folder/ --model runs/dfew_fold_1
+    python examples/predict.py film.mp4 other.webm --model runs/dfew_fold_1
+    python examples/predict.py face_clip.mp4 frames_folder/ --clip --model runs/dfew_fold_1
 
-Prints the most likely expressions of each video with their probabilities. STT is trained on clips cropped to one face:
-a video that shows more than the face must be cropped first.
+Prints the most likely expressions of each video with their probabilities. STT is trained on clips cropped to one face,
+so the face that is longest in sight is found and cropped first, and the probabilities of its windows are averaged.
+`--clip` takes the videos for clips that are cropped already, as those of data sets are; folders of frames always are.
+`stt timeline` gives every face and window with its time.
 """
 
 import argparse
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForVideoClassification, AutoVideoProcessor
 
-import modeling_stt  # noqa: F401 (makes STT known to the Auto classes)
+from modeling_stt.loading import ModelError, load_model
+from modeling_stt.timeline import Timeline
 from modeling_stt.timeline.attention import to_pictures
+from modeling_stt.training.plots import plot_clip
 
-READ_ERRORS = (OSError, ValueError)
 
-
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("videos", nargs="+", type=Path, help="video files, or folders of numbered frames")
     parser.add_argument("--model", required=True, help="folder of a trained model, or its name on the Hub")
+    parser.add_argument("--clip", action="store_true", help="the videos are cropped to one face already")
     parser.add_argument("--top_k", type=int, default=3, help="expressions to print for each video")
     parser.add_argument(
-        "--picture", type=Path, help="draw the frames that the model saw of the last video, and scores"
+        "--picture", type=Path, help="draw the faces that the model saw of the last video, and its scores"
     )
-    arguments = parser.parse_args()
-    if arguments.top_k < 1:
-        parser.error(f"--top_k {arguments.top_k} must be at least 1")
-    if arguments.picture and not arguments.picture.parent.is_dir():
-        parser.error(f"--picture {arguments.picture}: there is no folder {arguments.picture.parent}")
-    return arguments
+    parsed = parser.parse_args(arguments)
+    if parsed.top_k < 1:
+        parser.error(f"--top_k {parsed.top_k} must be at least 1")
+    if parsed.picture and not parsed.picture.parent.is_dir():
+        parser.error(f"--picture {parsed.picture}: there is no folder {parsed.picture.parent}")
+    return parsed
 
 
-def draw(frames: np.ndarray, scores: dict[str, float], path: Path) -> None:
-    """Draw the frames `(T, H, W, 3)` of a clip in time order above the probabilities of the classes."""
-    from matplotlib.figure import Figure
+def classify_clip(video: Path, model: Any, processor: Any) -> tuple[dict[str, float], np.ndarray]:
+    """Classify a clip of one face as a whole.
 
-    figure = Figure(figsize=(len(frames), 4), layout="constrained")
-    grid = figure.add_gridspec(2, len(frames), height_ratios=(1, 2))
-    for i, frame in enumerate(frames):
-        axes = figure.add_subplot(grid[0, i])
-        axes.imshow(frame)
-        axes.set_axis_off()
-    axes = figure.add_subplot(grid[1, :])
-    bars = axes.barh(list(scores), list(scores.values()))
-    axes.bar_label(bars, fmt="%.3f", padding=3)
-    axes.set(xlim=(0, 1.05), xlabel="probability")
-    axes.invert_yaxis()
-    figure.savefig(path, dpi=100)
+    Returns:
+        Class → probability, and the frames that the model saw, `(T, H, W, 3)` uint8.
+
+    Raises:
+        OSError, ValueError: For a video that cannot be read.
+        ModelError: For scores that are not finite.
+    """
+    clip = processor(video, return_tensors="pt")["pixel_values"]
+    with torch.inference_mode():
+        probabilities = model(clip).logits[0].float().softmax(dim=-1)
+    if not probabilities.isfinite().all():
+        raise ModelError(f"The model answers {video} with numbers that are not finite: its weights are damaged.")
+    scores = {model.config.id2label[i]: p for i, p in enumerate(probabilities.tolist())}
+    return scores, to_pictures(clip[0], processor)
 
 
-def main() -> int:
+def classify_face(video: Path, timeline: Timeline) -> tuple[dict[str, float], np.ndarray]:
+    """Find the face that is longest in sight, and average the probabilities of its windows.
+
+    Returns and raises as `classify_clip`, with a picture of each window; ValueError also where no face is found.
+    """
+    rows = [row for row in timeline(str(video)) if row.scores is not None]
+    if not rows:
+        raise ValueError(f"{video}: no face was found. A clip that shows nothing but a face needs --clip.")
+    [(track, _)] = Counter(row.track for row in rows).most_common(1)
+    answers = [row for row in rows if row.track == track]
+    scores = {name: float(np.mean([(row.scores or {})[name] for row in answers])) for name in timeline.class_names}
+    return scores, np.stack([row.thumbnail for row in answers if row.thumbnail is not None])
+
+
+def predict(arguments: Sequence[str]) -> int:
     """Classify every video; one that cannot be read is reported, makes the exit status 1, and stops no other."""
-    arguments = parse_arguments()
-    model = AutoModelForVideoClassification.from_pretrained(arguments.model).eval()
-    processor = AutoVideoProcessor.from_pretrained(arguments.model)
+    options = parse_arguments(arguments)
+    model, processor = load_model(options.model)
+    timeline = None
     failures = 0
-    for video in arguments.videos:
+    for video in options.videos:
         try:
-            clip = processor(video, return_tensors="pt")["pixel_values"]
-        except READ_ERRORS as error:
+            if options.clip or video.is_dir():
+                scores, pictures = classify_clip(video, model, processor)
+            else:
+                timeline = timeline or Timeline(model, processor=processor, thumbnails=options.picture is not None)
+                scores, pictures = classify_face(video, timeline)
+        except ModelError:
+            raise
+        except (OSError, ValueError) as error:
             print(f"{video}: not classified. {error}", file=sys.stderr)
             failures += 1
             continue
-        with torch.inference_mode():
-            probabilities = model(clip).logits[0].softmax(dim=-1).tolist()
-        scores = {model.config.id2label[i]: p for i, p in enumerate(probabilities)}
-        best = sorted(scores, key=scores.__getitem__, reverse=True)[: arguments.top_k]
+        best = sorted(scores, key=scores.__getitem__, reverse=True)[: options.top_k]
         print(f"{video}: " + ", ".join(f"{name} {scores[name]:.3f}" for name in best))
-        if arguments.picture:
-            draw(to_pictures(clip[0], processor), scores, arguments.picture)
+        if options.picture and video == options.videos[-1]:
+            plot_clip(pictures, scores, options.picture)
     return 1 if failures else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(predict(sys.argv[1:]))
+    except (ImportError, ModelError) as error:
+        sys.exit(str(error))

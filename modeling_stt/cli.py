@@ -4,6 +4,7 @@ import argparse
 import inspect
 import io
 import os
+import runpy
 import signal
 import sys
 import tempfile
@@ -574,11 +575,41 @@ def _publish(parser: argparse.ArgumentParser, publishing: Callable[..., Any], ar
     return 0
 
 
+def train(argv: Sequence[str]) -> int:
+    """``stt train``: runs `examples/train.py`."""
+    return _run_example("train", argv)
+
+
+def cross_validate(argv: Sequence[str]) -> int:
+    """``stt cross-validate``: runs `examples/cross_validate.py`."""
+    return _run_example("cross_validate", argv)
+
+
+def predict(argv: Sequence[str]) -> int:
+    """``stt predict``: runs `examples/predict.py`."""
+    return _run_example("predict", argv)
+
+
+def _run_example(name: str, argv: Sequence[str]) -> int:
+    """Run a program of examples/ as its script would run; wheels carry these beside this file, see setup.py."""
+    package = Path(__file__).resolve().parent
+    folder = next(
+        path for path in (package / "examples", package.parent / "examples") if (path / "train.py").is_file()
+    )
+    sys.argv = [f"stt {name.replace('_', '-')}", *argv]
+    sys.path.insert(0, str(folder))  # cross_validate.py imports train.py
+    runpy.run_path(str(folder / f"{name}.py"), run_name="__main__")
+    return 0  # other statuses exit by themselves
+
+
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
     "crop": (crop, "training clips of raw videos, cut to the face as timeline cuts them"),
     "timeline": (timeline, "who shows which expression when: videos, folders, cameras in, rows with seconds out"),
     "score": (score, "how well a model agrees with your own labels of a video"),
     "explain": (explain, "where and when the model attends to a face, as a picture"),
+    "train": (train, "train on one fold of a data set, choose an epoch on validation, test it once"),
+    "cross-validate": (cross_validate, "train and test on every fold of a data set"),
+    "predict": (predict, "classify the face in each video as a whole"),
     "publish": (publish, "publish a trained model on the Hugging Face Hub"),
     "publish-space": (publish_space, "publish the page that shows a model in the browser, as a Space"),
     "verify": (verify, "check your copy of a data set against what is published of it"),

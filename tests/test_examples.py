@@ -10,8 +10,10 @@ import pytest
 
 from dataset_scripts.rendered_faces import write_rendered_dfew
 from helpers import afew_trees
+from helpers.face_videos import make_timeline, scene
 from helpers.models import TINY_MODEL
 from helpers.programs import ROOT, run
+from helpers.videos import write_video
 from modeling_stt import STTVideoProcessor
 from modeling_stt.hub import publish
 from modeling_stt.timeline import FaceCrop
@@ -92,10 +94,45 @@ def test_train_runs_in_two_processes_with_the_demo_recipe(home: Path, tmp_path: 
     )
 
 
-def test_train_refuses_a_folder_that_holds_a_run(trained: Path, home: Path) -> None:
-    done = run("examples/train.py", *TINY, "--fold=1", f"--data_dir={home / 'DFEW'}", f"--output_dir={trained}")
+@pytest.mark.parametrize("program", [["examples/train.py"], ["-m", "modeling_stt.cli", "train"]])
+def test_train_refuses_a_folder_that_holds_a_run(program: list[str], trained: Path, home: Path) -> None:
+    done = run(*program, *TINY, "--fold=1", f"--data_dir={home / 'DFEW'}", f"--output_dir={trained}")
     assert done.returncode != 0
     assert "holds a finished run" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_finished_run_says_that_nothing_was_trained(trained: Path, home: Path) -> None:
+    command = [*readme_command("accelerate launch")[2:], *TINY, "--resume_from_checkpoint=last"]
+    done = run(*command, "--model_config", json.dumps(TINY_MODEL), cwd=home)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "already finished, nothing trained" in done.stdout
+
+
+def test_help_shows_our_options_first(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        parse_arguments(["--help"], "Train STT.")
+    shown = capsys.readouterr().out
+    places = [shown.index(text) for text in ("Train STT.", "data:", "--fold FOLD", "model:", "protocol:", "--logging")]
+    assert places == sorted(places)
+
+
+def test_a_wheel_carries_the_examples_for_stt_train(tmp_path: Path) -> None:
+    done = run("setup.py", "--quiet", "build_py", "--build-lib", tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    done = run(
+        "-m",
+        "modeling_stt.cli",
+        "train",
+        "--fold=6",
+        "--data_dir=x",
+        "--output_dir=y",
+        *TINY,
+        cwd=tmp_path,
+        PYTHONPATH=str(tmp_path),
+    )
+    assert "dfew comes as fold_1" in done.stderr and "not as fold_6" in done.stderr
+    assert (tmp_path / "modeling_stt" / "examples" / "recipes" / "dfew.yaml").is_file()
 
 
 def test_train_says_what_is_missing_of_the_data(tmp_path: Path) -> None:
@@ -106,15 +143,14 @@ def test_train_says_what_is_missing_of_the_data(tmp_path: Path) -> None:
 
 
 def test_predict_names_expressions_and_survives_bad_videos(trained: Path, home: Path, tmp_path: Path) -> None:
-    program, *_, option, model = readme_command("python examples/predict.py")[1:]
-    assert (option, home / model) == ("--model", trained)
+    program, option, model = "examples/predict.py", "--model", trained
     video = next((home / "DFEW" / "Clip" / "original").rglob("*.mp4"))
     frames = next(folder for folder in (home / "DFEW" / "Clip" / "clip_224x224").iterdir() if folder.is_dir())
     text = tmp_path / "text.mp4"
     text.write_text("no video")
     picture = tmp_path / "picture.png"
     videos = [video, text, tmp_path / "missing.mp4", frames]
-    done = run(program, *videos, option, model, "--top_k=2", f"--picture={picture}", cwd=home)
+    done = run(program, *videos, "--clip", option, model, "--top_k=2", f"--picture={picture}")
     lines = done.stdout.splitlines()
     assert [line.split(": ")[0] for line in lines] == [str(video), str(frames)]
     assert all(len(line.split(", ")) == 2 for line in lines)
@@ -122,6 +158,31 @@ def test_predict_names_expressions_and_survives_bad_videos(trained: Path, home: 
     assert "Traceback" not in done.stderr
     assert done.returncode == 1
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_predict_answers_for_the_face_longest_in_sight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    from predict import classify_face
+
+    timeline = make_timeline(thumbnails=True)
+    video = write_video(tmp_path / "film.mp4", scene("happy", "", seconds=3))
+    scores, pictures = classify_face(video, timeline)
+    rows = [row for row in timeline(str(video)) if row.scores]
+    assert len(rows) > 1 and len(pictures) == len(rows)
+    assert scores == pytest.approx({k: sum(r.scores[k] for r in rows) / len(rows) for k in timeline.class_names})
+    empty = write_video(tmp_path / "empty.mp4", scene("", ""))
+    with pytest.raises(ValueError, match=r"empty.mp4: no face was found. .* needs --clip"):
+        classify_face(empty, timeline)
+
+
+def test_predict_blames_a_damaged_model_and_not_the_video(trained: Path, home: Path, tmp_path: Path) -> None:
+    # NaN was printed as "happy nan", with status 0.
+    damaged = shutil.copytree(trained, tmp_path / "damaged", ignore=shutil.ignore_patterns("checkpoint-*"))
+    (damaged / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    frames = next(folder for folder in (home / "DFEW" / "Clip" / "clip_224x224").iterdir() if folder.is_dir())
+    done = run("examples/predict.py", frames, "--model", damaged)
+    assert done.returncode == 1
+    assert str(damaged) in done.stderr and "not classified" not in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ GRADIO_VERSION = "6.31.0"  # for a Space published from where Gradio is not inst
 _FAILURES = (HTTPError, OSError, RuntimeError, ValueError)
 
 # Parts of the package that use does not need.
-_NOT_FOR_USE = ("training", "hub", "pretrained", "cli.py", "__main__.py")
+_NOT_FOR_USE = ("examples", "training", "hub", "pretrained", "cli.py", "__main__.py")
 
 # Files that publishing writes. What an earlier commit left of them is removed: it belongs to another model.
 _OURS = {

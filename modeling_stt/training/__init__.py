@@ -5,7 +5,7 @@ from .backbone_weights import BackboneReport, load_backbone_weights
 from .calibration import accuracy_at_coverage, calibrate, expected_calibration_error
 from .clips import ClipAugment, ClipDataset, ClipDraw, ClipPhotometry
 from .cross_validation import CrossValidation, MeanOfFolds, summarize_folds
-from .losses import class_weights, compact_softmax_cross_entropy
+from .losses import COMPACT_LOSSES, ClassMeans, class_weights, compact_softmax_cross_entropy
 from .metrics import (
     WAR_UAR_METRIC,
     ClassDistances,
@@ -22,10 +22,12 @@ from .trainer import STTTrainer
 from .weights import hash_weights
 
 __all__ = [
+    "COMPACT_LOSSES",
     "SELECTIONS",
     "WAR_UAR_METRIC",
     "BackboneReport",
     "ClassDistances",
+    "ClassMeans",
     "ClipAugment",
     "ClipDataset",
     "ClipDraw",

@@ -8,6 +8,7 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy, Scheduler
 from transformers.training_args import OptimizerNames
 
 from ..loading import warn_of_slow_bfloat16
+from .losses import COMPACT_LOSSES
 
 
 @dataclass
@@ -20,7 +21,8 @@ class STTTrainingArguments(TrainingArguments):
     accumulation steps to keep to the recipe.
 
     Args:
-        compact_weight: λ of the compact softmax cross entropy (our reading, and 0.1 is ours); 0 for plain one.
+        compact_weight: λ of the compact softmax cross entropy (0.1 is ours); 0 is plain cross entropy.
+        compact_loss: Its term, of which there are several readings: see `modeling_stt.training.losses`.
         class_weighting: Weights of the classes in the loss, `"none"`, `"inverse_sqrt"` or `"inverse"` of their number
             of clips, with mean 1 over the training set.
         class_balanced_sampler: Draw every class equally often instead.
@@ -29,6 +31,10 @@ class STTTrainingArguments(TrainingArguments):
             all processes (GPUs only); accumulation steps still count by themselves. `"frozen"`: by the running
             statistics, which stay as they are, while scales and shifts still learn; the result is exact however a
             batch is cut. For pretrained backbones.
+        freeze_backbone: Leave the frame encoder as it is, batch norms' running statistics included, and train what
+            follows. For pretrained encoders.
+        backbone_learning_rate: Learning rate of the frame encoder, where it is not that of the rest. Schedules scale
+            both alike.
         lr_decay_epochs: Multiply the learning rate by `lr_decay_factor` every so many epochs; 0 for never. Applies to
             `lr_scheduler_type="constant"`, the default; other types are transformers' own.
         lr_decay_factor: See `lr_decay_epochs`.
@@ -43,6 +49,9 @@ class STTTrainingArguments(TrainingArguments):
     compact_weight: float = field(
         default=0.1, metadata={"help": "Weight of the compact loss's distance terms; 0 is plain cross entropy."}
     )
+    compact_loss: Literal["rows", "simplex", "batch_means", "running_means", "margin", "agreement"] = field(
+        default="rows", metadata={"help": "Reading of the compact loss's term, see modeling_stt/training/losses.py."}
+    )
     class_weighting: Literal["none", "inverse_sqrt", "inverse"] = field(
         default="none", metadata={"help": "Weigh classes in the loss by their number of clips."}
     )
@@ -52,6 +61,12 @@ class STTTrainingArguments(TrainingArguments):
     batch_norm: Literal["batch", "sync", "frozen"] = field(
         default="batch",
         metadata={"help": "Batch norms use their process's statistics, those of all processes, or the running ones."},
+    )
+    freeze_backbone: bool = field(
+        default=False, metadata={"help": "Leave the frame encoder as it is, and train what follows."}
+    )
+    backbone_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of the frame encoder. Default: that of the rest."}
     )
     lr_decay_epochs: int = field(
         default=40, metadata={"help": "Decay a constant learning rate every so many epochs; 0 for never."}
@@ -120,7 +135,13 @@ class STTTrainingArguments(TrainingArguments):
                 f"lr_decay_epochs={self.lr_decay_epochs} must be at least 0, and lr_decay_factor="
                 f"{self.lr_decay_factor} above 0."
             )
+        if self.backbone_learning_rate is not None and (self.backbone_learning_rate < 0 or self.freeze_backbone):
+            raise ValueError(
+                f"backbone_learning_rate={self.backbone_learning_rate} must be at least 0, and goes without "
+                "freeze_backbone."
+            )
         for name, choices in {
+            "compact_loss": COMPACT_LOSSES,
             "class_weighting": ("none", "inverse_sqrt", "inverse"),
             "batch_norm": ("batch", "sync", "frozen"),
         }.items():

@@ -22,6 +22,7 @@ from .results import RESULTS_FILE, RUN_FILE, differences
 # The arguments that decide the outcome of a run.
 RECIPE_FIELDS = (
     "compact_weight",
+    "compact_loss",
     "class_weighting",
     "class_balanced_sampler",
     "label_smoothing_factor",
@@ -36,6 +37,8 @@ RECIPE_FIELDS = (
     "adam_beta2",
     "adam_epsilon",
     "learning_rate",
+    "backbone_learning_rate",
+    "freeze_backbone",
     "lr_scheduler_type",
     "lr_scheduler_kwargs",
     "lr_decay_epochs",
@@ -61,9 +64,15 @@ def describe_run(
     return {
         "classes": classes,
         "clips": {name: _describe_clips(rows, classes) for name, rows in folds.items()},
-        "model": model.config.to_diff_dict() | {"num_parameters": model.num_parameters()},
+        "model": model.config.to_diff_dict() | {"num_parameters": _num_parameters(model)},
+        "num_trained_parameters": model.num_parameters(only_trainable=True),
         "processor": json.loads(processor.to_json_string()),
     }
+
+
+def _num_parameters(model: STTForVideoClassification) -> int:
+    """Count the parameters less those of adapters, which are merged in the end."""
+    return sum(weight.numel() for name, weight in model.named_parameters() if ".lora_" not in name)
 
 
 def _describe_clips(rows: Dataset, classes: Sequence[str]) -> dict[str, Any]:

@@ -1,4 +1,34 @@
-"""Losses of training: our reading of the compact softmax cross entropy, and weights against class imbalance."""
+"""Losses of training: readings of the compact softmax cross entropy, and weights against class imbalance.
+
+The paper's formula is not public. Its abstract asks of the loss "the minimum intra-class distance and the maximum
+inter-class distance" of the features. Here it is cross entropy plus a compact term C, of which there are several
+readings, all ours. With f_i the feature of clip i and y_i its class:
+
+    L_i  = CE_i + λ · C_i(y_i)
+    loss = Σ_i c_{y_i} · L_i / num_items
+
+It is a sum over clips, so a batch split into micro-batches or over processes gives the same loss and gradients as the
+whole one, if all parts divide by the same `num_items`. For that reason the class weights c are not normalised either
+(torch's `cross_entropy` divides by their sum in the batch, which differs from part to part): give weights whose mean
+over the training set is 1, as `class_weights` does. Soft labels t_i, the votes' distribution, take the expectation
+Σ_k t_ik · c_k · L_ik over what clip i would cost were k its label.
+
+The terms, with s_ik = cos(f_i, w_k) for the classifier's rows w, u_ik = cos(f_i, m_k) for class means m:
+
+- `"rows"`: 1 − s_iy + mean_{k≠y} max(0, s_ik). Pulls to the own row, and off the others up to a right angle.
+- `"simplex"`: 1 − s_iy + mean_{k≠y} max(0, s_ik + 1/(K−1)). Off the others up to the angle at which K directions are
+  farthest apart.
+- `"batch_means"`: 1 − u_iy + mean_{k≠y} (1 + u_ik), the centre and island losses on the unit sphere, with the means of
+  the last step that had the class. Means of the step itself are only known when all its micro-batches have passed, so
+  with them a batch split by accumulation would not give the same gradients.
+- `"running_means"`: the same with means that move by a tenth in each step.
+- `"margin"`: cross entropy of 16 · s with the own cosine lowered by 0.35 (additive cosine margin, CosFace).
+- `"agreement"`: Kullback-Leibler divergence of the clip's prediction from its class's running mean prediction.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -6,6 +36,68 @@ from torch.nn import functional as F
 
 # Class weighting: a class of n clips is weighted by n to this power.
 WEIGHTING_POWERS = {"none": 0.0, "inverse_sqrt": -0.5, "inverse": -1.0}
+
+COMPACT_LOSSES = ("rows", "simplex", "batch_means", "running_means", "margin", "agreement")
+MOMENTA = {"batch_means": 0.0, "running_means": 0.9, "agreement": 0.9}  # of the terms that need class means
+SCALE, MARGIN = 16.0, 0.35  # of cosines in the term "margin"
+
+
+class ClassMeans:
+    """Means of features and predictions of each class, over the steps so far.
+
+    They are constants of a step: each clip is compared with the means before it, and all clips of the step, in
+    whatever micro-batch or process, move them together at its end. A class has no mean, and costs nothing, until a
+    step had a clip of it.
+
+    Args:
+        num_classes: Number K of classes.
+        width: Width D of the features.
+        momentum: Share of the old mean that stays, in [0, 1); 0 keeps the last step's means only.
+    """
+
+    def __init__(self, num_classes: int, width: int, momentum: float) -> None:
+        self.momentum = momentum
+        self.features = torch.zeros(num_classes, width, dtype=torch.float64)
+        self.predictions = torch.zeros(num_classes, num_classes, dtype=torch.float64)
+        self.known = torch.zeros(num_classes, dtype=torch.bool)
+        self._seen = torch.zeros(num_classes, width + num_classes + 1, dtype=torch.float64)
+
+    def add(
+        self, logits: torch.Tensor, features: torch.Tensor, labels: torch.Tensor, ignore_index: int = -100
+    ) -> None:
+        """Add clips of this step: `(B, K)`, `(B, D)`, and `(B,)` classes or `(B, K)` distributions."""
+        labels = labels.detach().cpu()
+        counted = (labels if labels.ndim == 1 else labels[:, 0]) != -100
+        shares = F.one_hot(labels.where(counted, 0), len(self.known)) if labels.ndim == 1 else labels
+        shares = shares.double() * counted.unsqueeze(1)
+        units = F.normalize(features.detach().double())
+        clips = torch.cat([units, logits.detach().double().softmax(dim=1), units.new_ones(len(units), 1)], dim=1)
+        self._seen += shares.T @ clips.cpu()
+
+    def end_step(self, device: torch.device | str = "cpu") -> None:
+        """Move the means by the clips of this step, those of all processes."""
+        if torch.distributed.is_initialized():
+            seen = self._seen.to(device)
+            torch.distributed.all_reduce(seen)
+            self._seen = seen.cpu()
+        counts = self._seen[:, -1:]
+        present = counts[:, 0] > 0
+        new = self._seen[:, :-1] / counts.clamp(min=torch.finfo(torch.float64).tiny)
+        old = torch.cat([self.features, self.predictions], dim=1)
+        stay = self.momentum * self.known.double().unsqueeze(1)
+        moved = torch.where(present.unsqueeze(1), stay * old + (1 - stay) * new, old)
+        self.features, self.predictions = moved.split([self.features.shape[1], len(self.known)], dim=1)
+        self.known = self.known | present
+        self._seen = torch.zeros_like(self._seen)
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The means, to be saved with a checkpoint at the end of a step."""
+        return {name: getattr(self, name).contiguous() for name in ("features", "predictions", "known")}
+
+    def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Go back to means that were saved."""
+        for name in ("features", "predictions", "known"):
+            setattr(self, name, state[name])
 
 
 def compact_softmax_cross_entropy(
@@ -15,46 +107,34 @@ def compact_softmax_cross_entropy(
     labels: torch.Tensor,
     *,
     compact_weight: float = 0.1,
+    compact_loss: str = "rows",
+    class_means: ClassMeans | None = None,
     label_smoothing: float = 0.0,
     class_weight: torch.Tensor | None = None,
     num_items: torch.Tensor | int | None = None,
     ignore_index: int = -100,
 ) -> torch.Tensor:
-    """Cross entropy that also draws features to their class and away from the others: our reading of the paper's loss.
-
-    The paper's formula is not public. Its abstract asks of the loss "the minimum intra-class distance and the maximum
-    inter-class distance" of the features; this is a formula of ours that does so in the softmax layer, without further
-    parameters. With f_i the feature of clip i, w_k the rows of the classifier and s_ik = cos(f_i, w_k):
-
-        L_i  = CE_i + λ · [ (1 − s_{i,y_i}) + mean_{k≠y_i} max(0, s_ik) ]
-        loss = Σ_i c_{y_i} · L_i / num_items
-
-    It is a sum over clips, so a batch cut into micro-batches or over processes gives the same loss and gradients as
-    the whole one, if all parts divide by the same `num_items`. For that reason the class weights c are not normalised
-    here either (torch's `cross_entropy` divides by their sum in the batch, which differs from part to part): give
-    weights whose mean over the training set is 1, as `class_weights` does. λ = 0 is plain cross entropy.
-
-    Soft labels t_i, the votes' distribution, take the expectation Σ_k t_ik · c_k · L_ik over what clip i would cost
-    were k its label. Label smoothing spreads the cross entropy only. Computed in float32 at least, also under
-    autocast.
+    """Cross entropy plus λ times a compact term, see the module. Computed in float32 at least, also under autocast.
 
     Args:
         logits: `(B, K)` scores before softmax.
         features: `(B, D)` the features f that the scores are a linear function of.
         classifier_weight: `(K, D)` the rows w of the classifier.
         labels: `(B,)` int64 classes in [0, K), or `(B, K)` floats: distributions over the classes.
-        compact_weight: λ, at least 0.
-        label_smoothing: Share of the target that is spread evenly over all classes, in [0, 1].
+        compact_weight: λ, at least 0; 0 is plain cross entropy.
+        compact_loss: The compact term, a key of `COMPACT_LOSSES`.
+        class_means: Means of the classes, for the terms that need them.
+        label_smoothing: Share of the target that is spread evenly over all classes, in [0, 1]; of the cross entropy.
         class_weight: `(K,)` weights c against class imbalance. None weighs all clips alike.
-        num_items: What the sum is divided by: the labels in the whole batch, of which this may be a part. None: the
-            labels given here that are not ignored.
-        ignore_index: Clips of this label, or with a row of it, don't count.
+        num_items: Divisor of the sum: the labels in the whole batch, of which this may be a part. None for the labels
+            given here that are not ignored.
+        ignore_index: Label of clips that don't count; of soft labels, the value of their rows.
 
     Returns:
         Scalar. Zero, and differentiable, if no clip counts.
 
     Raises:
-        ValueError: For shapes that don't belong together.
+        ValueError: For shapes that don't belong together, an unknown term, and a term without the means it needs.
     """
     _check_shapes(logits, features, classifier_weight, labels)
     with torch.autocast(logits.device.type, enabled=False):
@@ -63,28 +143,73 @@ def compact_softmax_cross_entropy(
         class_weight = None if class_weight is None else class_weight.to(logits)
         labels = labels if labels.ndim == 1 else labels.to(dtype)
         counted = (labels if labels.ndim == 1 else labels[:, 0]) != ignore_index
-        losses = F.cross_entropy(
-            logits,
-            labels,
-            weight=class_weight,
-            ignore_index=ignore_index,
-            label_smoothing=label_smoothing,
-            reduction="none",
-        )
+        smoothing = {"ignore_index": ignore_index, "label_smoothing": label_smoothing}
+        losses = F.cross_entropy(logits, labels, weight=class_weight, reduction="none", **smoothing)
         if compact_weight:
             target = labels if labels.ndim == 2 else F.one_hot(labels.where(counted, 0), logits.shape[1]).to(dtype)
             target = target if class_weight is None else target * class_weight
-            losses = losses + compact_weight * (target * _compactness(features, classifier_weight)).sum(dim=1)
+            term = _compact_term(compact_loss, class_means)(logits, features, classifier_weight)
+            losses = losses + compact_weight * (target * term).sum(dim=1)
         num_items = counted.sum() if num_items is None else torch.as_tensor(num_items, device=logits.device)
         return losses.masked_fill(~counted, 0.0).sum() / num_items.clamp(min=1)
 
 
-def _compactness(features: torch.Tensor, classifier_weight: torch.Tensor) -> torch.Tensor:
-    """`(B, K)`: the bracket of the compact loss for every clip and every class that could be its label."""
-    cosines = F.linear(F.normalize(features), F.normalize(classifier_weight))
-    near = cosines.clamp(min=0)
-    near_others = (near.sum(dim=1, keepdim=True) - near) / max(cosines.shape[1] - 1, 1)
-    return 1 - cosines + near_others
+# A term takes logits `(B, K)`, features `(B, D)` and the classifier's rows `(K, D)`, and gives `(B, K)`: the cost of
+# each clip were each class its label.
+Term: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def _compact_term(name: str, means: ClassMeans | None) -> Term:
+    if name not in COMPACT_LOSSES:
+        raise ValueError(f"compact_loss={name!r} is unknown: choose one of {COMPACT_LOSSES}.")
+    if name not in MOMENTA:
+        return {"rows": _to_rows, "simplex": _to_simplex, "margin": _with_margin}[name]
+    if means is None:
+        raise ValueError(f"compact_loss={name!r} needs class_means.")
+    return partial(_to_agreement if name == "agreement" else _to_means, means=means)
+
+
+def _cosines(features: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
+    return F.linear(F.normalize(features), F.normalize(directions))
+
+
+def _pull_and_push(cosines: torch.Tensor, pushed: torch.Tensor) -> torch.Tensor:
+    """Distance to each class, plus the mean of `pushed` over the others."""
+    return 1 - cosines + (pushed.sum(dim=1, keepdim=True) - pushed) / max(cosines.shape[1] - 1, 1)
+
+
+def _to_rows(logits: torch.Tensor, features: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    cosines = _cosines(features, rows)
+    return _pull_and_push(cosines, cosines.clamp(min=0))
+
+
+def _to_simplex(logits: torch.Tensor, features: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    cosines = _cosines(features, rows)
+    return _pull_and_push(cosines, (cosines + 1 / max(cosines.shape[1] - 1, 1)).clamp(min=0))
+
+
+def _with_margin(logits: torch.Tensor, features: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    cosines = _cosines(features, rows)
+    # (B, K, K): with each class as the label, whose cosine alone is lowered.
+    lowered = cosines.unsqueeze(1) - MARGIN * torch.eye(cosines.shape[1], dtype=cosines.dtype, device=cosines.device)
+    return -(SCALE * lowered).log_softmax(dim=2).diagonal(dim1=1, dim2=2)
+
+
+def _to_means(logits: torch.Tensor, features: torch.Tensor, rows: torch.Tensor, *, means: ClassMeans) -> torch.Tensor:
+    known = means.known.to(features)
+    cosines = _cosines(features, means.features.to(features))
+    pushed = (1 + cosines) * known
+    others = (known.sum() - known).clamp(min=1)
+    return (1 - cosines + (pushed.sum(dim=1, keepdim=True) - pushed) / others) * known
+
+
+def _to_agreement(
+    logits: torch.Tensor, features: torch.Tensor, rows: torch.Tensor, *, means: ClassMeans
+) -> torch.Tensor:
+    expected = means.predictions.to(logits)
+    # Kullback-Leibler divergence of each clip's prediction from each class's mean prediction.
+    entropy = torch.special.entr(expected).sum(dim=1)
+    return (-F.linear(logits.log_softmax(dim=1), expected) - entropy) * means.known.to(logits)
 
 
 def _check_shapes(

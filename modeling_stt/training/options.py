@@ -48,6 +48,17 @@ class RunArguments:
     model_config: str = field(
         default="{}", metadata={"help": """Where a new model's STTConfig differs: '{"hidden_size": 256}'."""}
     )
+    backbone: str | None = field(
+        default=None,
+        metadata={
+            "help": "Frame encoder of a new model in place of ResNet-18, with its image processor: folder or name on "
+            "the Hub of a vision model of transformers."
+        },
+    )
+    lora_rank: int | None = field(
+        default=None,
+        metadata={"help": "Train the frame encoder by low-rank adapters of this rank, such as 8; needs peft."},
+    )
     backbone_weights: str | None = field(
         default=None,
         metadata={"help": "ResNet-18 weights for a new model: a file, or ResNet18_Weights.IMAGENET1K_V1."},
@@ -95,7 +106,7 @@ _DATA = (
     *("data_dir", "dataset", "fold", "configuration", "data_options", "verify_data", "soft_labels"),
     *("face_crop", "smallest_crop", "photometry"),
 )
-_MODEL = ("model", "model_config", "backbone_weights", "do_normalize", "frames_per_segment")
+_MODEL = ("model", "model_config", "backbone", "lora_rank", "backbone_weights", "do_normalize", "frames_per_segment")
 _PROTOCOL = ("selection", "select_by", "validation_fraction", "audit")
 _GROUPS = {
     "data": _DATA,

@@ -2,8 +2,11 @@
 
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 
 def plot_confusion_matrix(
@@ -20,11 +23,7 @@ def plot_confusion_matrix(
     Raises:
         ImportError: Where matplotlib is missing.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("Pictures need matplotlib: pip install 'modeling-stt[plots]'") from error
-    figure = Figure(figsize=(1.6 + 0.8 * len(names), 1.4 + 0.8 * len(names)), layout="constrained")
+    figure = _figure(figsize=(1.6 + 0.8 * len(names), 1.4 + 0.8 * len(names)), layout="constrained")
     axes = figure.add_subplot()
     shares = [[cell / max(sum(row), 1) for cell in row] for row in matrix]
     image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
@@ -43,3 +42,38 @@ def plot_confusion_matrix(
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     return path
+
+
+def plot_clip(frames: np.ndarray, scores: Mapping[str, float], path: str | os.PathLike) -> Path:
+    """Draw the frames of a clip in time order above the probabilities of the classes.
+
+    Args:
+        frames: `(T, H, W, 3)` uint8, at least one.
+        scores: Class → probability.
+        path: Picture file to write; its suffix names the format.
+
+    Raises:
+        ImportError: Where matplotlib is missing.
+    """
+    figure = _figure(figsize=(max(len(frames), 4), 4), layout="constrained")
+    grid = figure.add_gridspec(2, len(frames), height_ratios=(1, 2))
+    for i, frame in enumerate(frames):
+        axes = figure.add_subplot(grid[0, i])
+        axes.imshow(frame)
+        axes.set_axis_off()
+    axes = figure.add_subplot(grid[1, :])
+    bars = axes.barh(list(scores), list(scores.values()))
+    axes.bar_label(bars, fmt="%.3f", padding=3)
+    axes.set(xlim=(0, 1.05), xlabel="probability")
+    axes.invert_yaxis()
+    figure.savefig(path, dpi=100)
+    return Path(path)
+
+
+def _figure(**options: Any) -> Any:
+    """Make a figure of matplotlib, which is imported here since only the extra `plots` brings it."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("Pictures need matplotlib: pip install 'modeling-stt[plots]'") from error
+    return Figure(**options)

@@ -17,9 +17,10 @@ from .calibration import LEAST_CLIPS, calibrate, describe_calibration, reset_cal
 from .clips import ClipAugment, ClipDataset
 from .environment import describe_environment
 from .identity import checkpoint_to_resume, describe_recipe, describe_run, finished_before
+from .lora import merge_lora, save_adapter
 from .metrics import score
 from .results import RESULTS_FILE, RUN_FILE, write_results
-from .trainer import STTTrainer
+from .trainer import STTTrainer, freeze_backbone
 from .weights import hash_weights, read_weights
 
 logger = logging.getLogger(__name__)
@@ -208,6 +209,7 @@ def run_fold(
     augment, folds = augment or ClipAugment(), protocol.cut(rows)
     protocol.apply_to(args)
     reset_calibration(model.config)
+    freeze_backbone(model, args)
     run = {
         "format": 1,
         **(about or {}),
@@ -221,9 +223,12 @@ def run_fold(
     checkpoint = checkpoint_to_resume(args, run)
     trainer = _make_trainer(model, processor, folds, args, protocol, augment)
     if trainer.is_world_process_zero():
-        _warn_of_few_clips(folds)
+        _announce(run, folds)
         write_results(Path(str(args.output_dir)) / RUN_FILE, run)
     trained = trainer.train(resume_from_checkpoint=checkpoint)
+    if trainer.is_world_process_zero():
+        save_adapter(model, str(args.output_dir))
+    merge_lora(model)  # so that what is scored is what is saved
     results = run | {"verification": verification, **_selected_and_last_epoch(trainer, protocol.selection)}
     results |= _score_selected(trainer, folds, protocol)
     # Of a resumed run only the last part's time is known.
@@ -249,7 +254,10 @@ def _make_trainer(
     return STTTrainer(model=model, args=args, train_dataset=clips, eval_dataset=judged)
 
 
-def _warn_of_few_clips(folds: dict[str, Dataset]) -> None:
+def _announce(run: dict[str, Any], folds: dict[str, Dataset]) -> None:
+    """Log how much is trained, and a warning of few validation clips."""
+    trained, parameters = run["num_trained_parameters"], run["model"]["num_parameters"]
+    logger.info("Training %s of %s parameters.", f"{trained:,}", f"{parameters:,}")
     if "validation" in folds and len(folds["validation"]) < LEAST_CLIPS:
         logger.warning(
             "Validation has %d clips: they hardly decide which epoch is best, and are too few to calibrate on "

@@ -1,9 +1,11 @@
 """The order in which clips are drawn for training."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from torch.utils.data import Sampler
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from .clips import ClipDraw
 
@@ -64,3 +66,16 @@ class ClipSampler(Sampler[ClipDraw]):
         """`length` of these indices, none again before all the others have come."""
         rounds = -(-length // len(indices))
         return np.concatenate([rng.permutation(indices) for _ in range(rounds)])[:length]
+
+
+class SamplerEpoch(TrainerCallback):
+    """Sets the sampler's epoch; transformers does not in several processes that are resumed within an epoch."""
+
+    def __init__(self, sampler: ClipSampler) -> None:
+        self.sampler = sampler
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Called by the Trainer."""
+        self.sampler.set_epoch(int(state.epoch or 0))

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import AutoConfig
 
 from ..configuration_stt import STTConfig
 from ..loading import load_model
@@ -14,6 +15,7 @@ from ..modeling_stt import STTForVideoClassification
 from ..video_processing_stt import STTVideoProcessor
 from .arguments import STTTrainingArguments
 from .backbone_weights import load_backbone_weights
+from .lora import add_lora
 from .options import RunArguments, read_object
 from .weights import hash_weights
 
@@ -29,10 +31,15 @@ def build_model(run: RunArguments, classes: Sequence[str]) -> tuple[STTForVideoC
     """
     if run.model is not None:
         return _trained_model(run, classes)
-    config = STTConfig(id2label=dict(enumerate(classes)), **_model_config(run.model_config))
-    size = {"height": config.image_size, "width": config.image_size}
     if run.frames_per_segment < 1:
         raise SystemExit(f"--frames_per_segment {run.frames_per_segment} must be at least 1.")
+    settings = {"id2label": dict(enumerate(classes)), **_model_config(run.model_config)}
+    if run.backbone is not None:
+        return _model_on_encoder(run, settings)
+    if run.lora_rank is not None:
+        raise SystemExit("--lora_rank needs a frame encoder with linear layers: name one by --backbone.")
+    config = STTConfig(**settings)
+    size = {"height": config.image_size, "width": config.image_size}
     processor = STTVideoProcessor(
         num_frames=config.num_frames,
         frames_per_segment=run.frames_per_segment,
@@ -47,13 +54,38 @@ def build_model(run: RunArguments, classes: Sequence[str]) -> tuple[STTForVideoC
     return model, processor
 
 
+def _model_on_encoder(
+    run: RunArguments, settings: dict[str, Any]
+) -> tuple[STTForVideoClassification, STTVideoProcessor]:
+    """Make a new model on a pretrained frame encoder, with a processor of the encoder's size, mean and spread."""
+    if run.backbone_weights is not None or run.do_normalize:
+        raise SystemExit("--backbone brings its own: leave out --backbone_weights and --do_normalize.")
+    assert run.backbone is not None
+    sampling: dict[str, Any] = {"frames_per_segment": run.frames_per_segment}
+    if "image_size" in settings:
+        sampling["size"] = {"height": settings["image_size"], "width": settings["image_size"]}
+    processor = STTVideoProcessor.from_encoder(run.backbone, **sampling)
+    encoder = AutoConfig.from_pretrained(run.backbone)
+    config = STTConfig(**{"image_size": processor.size["height"], "backbone_config": encoder} | settings)
+    processor.num_frames = config.num_frames
+    model = STTForVideoClassification(config)
+    logger.info("Frame encoder: %s", load_backbone_weights(model, run.backbone))
+    if run.lora_rank is not None:
+        add_lora(model, run.lora_rank)
+    return model, processor
+
+
 def _trained_model(run: RunArguments, classes: Sequence[str]) -> tuple[STTForVideoClassification, STTVideoProcessor]:
-    if run.backbone_weights is not None or run.do_normalize or run.model_config != "{}":
-        raise SystemExit("--model brings its own: leave out --model_config, --backbone_weights and --do_normalize.")
+    if run.backbone_weights or run.backbone or run.do_normalize or run.model_config != "{}":
+        raise SystemExit(
+            "--model brings its own: leave out --model_config, --backbone, --backbone_weights and --do_normalize."
+        )
     assert run.model is not None
     model, processor = load_model(run.model, new_head=True)
     if not isinstance(model, STTForVideoClassification):
         raise SystemExit(f"--model {run.model} is a {type(model).__name__}; only an STT can be trained on.")
+    if run.lora_rank is not None:
+        add_lora(model, run.lora_rank)
     before = model.config.class_names
     if not set_classes(model, classes):
         logger.warning(
@@ -102,8 +134,8 @@ def describe_start(run: RunArguments, model: STTForVideoClassification) -> dict[
     """Describe what the training starts from, for results.json; the hash tells apart weights of the same name."""
     return {
         "model": run.model,
-        "backbone_weights": run.backbone_weights,
-        "sha256_of_weights": hash_weights(model) if run.model or run.backbone_weights else None,
+        "backbone_weights": run.backbone_weights or run.backbone,
+        "sha256_of_weights": hash_weights(model) if run.model or run.backbone or run.backbone_weights else None,
     }
 
 

@@ -3,12 +3,16 @@
 import math
 import os
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeAlias
 
 import datasets
 import numpy as np
 import torch
+from huggingface_hub import HfApi
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -21,9 +25,12 @@ from ..video_processing_stt import STTVideoProcessor
 from .arguments import STTTrainingArguments
 from .calibration import reset_calibration
 from .clips import ClipAugment, ClipDataset
-from .losses import class_weights, compact_softmax_cross_entropy
+from .losses import MOMENTA, ClassMeans, class_weights, compact_softmax_cross_entropy
 from .metrics import compute_metrics
-from .sampler import ClipSampler
+from .results import RESULTS_FILE
+from .sampler import ClipSampler, SamplerEpoch
+
+MEANS_FILE = "class_means.safetensors"  # in a checkpoint, of the compact losses that need class means
 
 # Rows of a data set, with the columns that ClipDataset reads.
 Rows: TypeAlias = datasets.Dataset | Sequence[Mapping[str, Any]]
@@ -76,6 +83,7 @@ class STTTrainer(Trainer):
         if train_dataset is not None:
             kwargs.setdefault("processing_class", train_dataset.processor)
         kwargs.setdefault("compute_metrics", compute_metrics(class_names))
+        freeze_backbone(model, args)
         super().__init__(
             model=model,
             args=args,
@@ -87,6 +95,11 @@ class STTTrainer(Trainer):
         self.class_weight = None
         if train_dataset is not None:
             self.class_weight = class_weights(train_dataset.label_ids, len(class_names), args.class_weighting)
+        self.class_means = None
+        if args.compact_weight and args.compact_loss in MOMENTA:
+            momentum = MOMENTA[args.compact_loss]
+            self.class_means = ClassMeans(len(class_names), model.config.hidden_size, momentum)
+            self.add_callback(_EndOfStep(self.class_means))
         self._prepare_devices()
 
     def _prepare_devices(self) -> None:
@@ -126,6 +139,8 @@ class STTTrainer(Trainer):
             # It has counted K numbers for every clip with soft labels.
             num_items_in_batch = num_items_in_batch / labels.shape[1]
         assert outputs.logits is not None and outputs.pooler_output is not None
+        if self.class_means is not None and self.model is not None and self.model.training:
+            self.class_means.add(outputs.logits, outputs.pooler_output, labels)
         return self._loss(outputs.logits, outputs.pooler_output, labels, num_items_in_batch)
 
     def _loss(
@@ -141,6 +156,8 @@ class STTTrainer(Trainer):
             self._classifier_weight().to(logits.device),
             labels,
             compact_weight=self.args.compact_weight,
+            compact_loss=self.args.compact_loss,
+            class_means=self.class_means,
             label_smoothing=self.args.label_smoothing_factor,
             class_weight=self.class_weight,
             num_items=num_items,
@@ -160,7 +177,9 @@ class STTTrainer(Trainer):
         return super().train(*args, **kwargs)
 
     def compute_loss(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers, which has just put the whole model into training mode; frozen batch norms leave it."""
+        """As in transformers, which has just put the whole model into training mode; what is frozen leaves it."""
+        if self.args.freeze_backbone:
+            self.accelerator.unwrap_model(model).stt.backbone.eval()
         if self.args.batch_norm == "frozen":
             for module in model.modules():
                 if isinstance(module, _BatchNorm):
@@ -230,6 +249,51 @@ class STTTrainer(Trainer):
             sharded.__module__, sharded.__name__ = own.__module__, own.__name__
         super()._save(output_dir, state_dict)
 
+    def create_model_card(self, *args: Any, model_name: str | None = None, **kwargs: Any) -> None:
+        """Write the card as README.md of the output folder, in place of transformers' generic one.
+
+        It is made of results.json where there is one, see `run_fold`; without, it claims no result. Only `model_name`
+        is used of transformers' arguments: everything else is known.
+        """
+        if self.is_world_process_zero():
+            _hub_room().write_trainer_card(self, model_name or Path(str(self.args.output_dir)).absolute().name)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Publish the output folder: one with results.json as `stt publish` does, any other as transformers does.
+
+        Returns:
+            The [`Publication`] of a folder with results.json, else what transformers returns.
+        """
+        token = token or self.args.hub_token
+        private = bool(self.args.hub_private_repo if private is None else private)
+        if self.is_world_process_zero() and (Path(str(self.args.output_dir)) / RESULTS_FILE).is_file():
+            options = {"message": commit_message, "token": token, "private": private}
+            revision = revision or self.args.hub_revision
+            return _hub_room().publish(str(self.args.output_dir), self._repo_id(token), revision=revision, **options)
+        return super().push_to_hub(commit_message, blocking, token, revision, private, **kwargs)
+
+    def _repo_id(self, token: str | None) -> str:
+        name = self.args.hub_model_id or Path(str(self.args.output_dir)).absolute().name
+        return name if "/" in name else f"{HfApi(token=token).whoami()['name']}/{name}"
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.class_means is not None and self.args.should_save:
+            save_file(self.class_means.state_dict(), Path(output_dir) / MEANS_FILE)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.class_means is not None and checkpoint is not None:
+            self.class_means.load_state_dict(load_file(Path(checkpoint) / MEANS_FILE))
+
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> ClipSampler:
         clips = self.train_dataset if train_dataset is None else train_dataset
         assert isinstance(clips, ClipDataset)
@@ -240,13 +304,29 @@ class STTTrainer(Trainer):
             class_balanced=args.class_balanced_sampler,
             multiple_of=self._train_batch_size * args.world_size if args.world_size > 1 else 1,
         )
-        self.callback_handler.pop_callback(_SamplerEpoch)
-        self.add_callback(_SamplerEpoch(sampler))
+        self.callback_handler.pop_callback(SamplerEpoch)
+        self.add_callback(SamplerEpoch(sampler))
         return sampler
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """All parameters: the recipe's SGD decays biases and norms too, which transformers would leave out."""
         return [name for name, _ in model.named_parameters()]
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """As in transformers, with the frame encoder's own learning rate (`backbone_learning_rate`)."""
+        is_new = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        rate = self.args.backbone_learning_rate
+        if rate is None or not is_new:
+            return optimizer
+        trained = self.model if model is None else model
+        backbone = {id(weight) for name, weight in trained.named_parameters() if "stt.backbone." in f".{name}"}
+        for group in list(optimizer.param_groups):
+            parts = {own: [w for w in group["params"] if (id(w) in backbone) == own] for own in (True, False)}
+            group["params"] = parts[False]
+            if parts[True]:
+                optimizer.add_param_group({**group, "params": parts[True], "lr": rate})
+        return optimizer
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
@@ -264,16 +344,27 @@ class STTTrainer(Trainer):
         return super().create_scheduler(num_training_steps, optimizer)
 
 
-class _SamplerEpoch(TrainerCallback):
-    """Sets the sampler's epoch; transformers does not in several processes that are resumed within an epoch."""
+class _EndOfStep(TrainerCallback):
+    """Moves the class means when all micro-batches of a step have passed."""
 
-    def __init__(self, sampler: ClipSampler) -> None:
-        self.sampler = sampler
+    def __init__(self, class_means: ClassMeans) -> None:
+        self.class_means = class_means
 
-    def on_epoch_begin(
+    def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.sampler.set_epoch(int(state.epoch or 0))
+        self.class_means.end_step(args.device)
+
+
+def _hub_room() -> ModuleType:
+    """Look up `modeling_stt.hub`, which stands above this room: imported here, the two would import each other."""
+    return import_module(f"{__package__.rpartition('.')[0]}.hub")
+
+
+def freeze_backbone(model: STTForVideoClassification, args: STTTrainingArguments) -> None:
+    """Leave the frame encoder out of training where the arguments say so."""
+    if args.freeze_backbone:
+        model.stt.backbone.requires_grad_(False)
 
 
 def _as_clips(

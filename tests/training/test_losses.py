@@ -1,11 +1,17 @@
-"""The compact loss: its formula, its limits, and that it is a sum over clips."""
+"""The compact loss: its terms are their formulas, its limits, and that it is a sum over clips."""
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from modeling_stt.training import class_weights, compact_softmax_cross_entropy
+from modeling_stt.training import (
+    COMPACT_LOSSES,
+    ClassMeans,
+    class_distances,
+    class_weights,
+    compact_softmax_cross_entropy,
+)
 
 K, D = 5, 8
 
@@ -15,6 +21,108 @@ def _batch(num_clips: int = 13, seed: int = 0) -> tuple[torch.Tensor, torch.Tens
     features = torch.randn(num_clips, D, generator=rng, dtype=torch.float64)
     weight = torch.randn(K, D, generator=rng, dtype=torch.float64)
     return features @ weight.T, features, weight, torch.randint(K, (num_clips,), generator=rng)
+
+
+def _means(momentum: float = 0.9) -> ClassMeans:
+    """Means of the classes 0 … 3 after a step; class 4 is not known."""
+    logits, features, _, labels = _batch(num_clips=40, seed=1)
+    means = ClassMeans(K, D, momentum)
+    means.add(logits, features, labels.where(labels != 4, -100))
+    means.end_step()
+    return means
+
+
+def _spelled_out(
+    name: str, z: torch.Tensor, f: torch.Tensor, weight: torch.Tensor, y: int, means: ClassMeans
+) -> float:
+    """The compact term of one clip, by the formulas in the module's docstring."""
+    s = [float(f @ w / (f.norm() * w.norm())) for w in weight]
+    u = [float(f @ m / (f.norm() * m.norm())) if m.any() else 0.0 for m in means.features]
+    others = [k for k in range(K) if k != y]
+    if name == "rows":
+        return 1 - s[y] + sum(max(0, s[k]) for k in others) / len(others)
+    if name == "simplex":
+        return 1 - s[y] + sum(max(0, s[k] + 1 / (K - 1)) for k in others) / len(others)
+    if name == "margin":
+        powers = [np.exp(16 * (s[k] - 0.35 * (k == y))) for k in range(K)]
+        return -float(np.log(powers[y] / sum(powers)))
+    if not means.known[y]:
+        return 0.0
+    if name == "agreement":
+        expected, log_p = means.predictions[y], torch.log_softmax(z, 0)
+        return float((expected * (expected.log() - log_p)).sum())
+    others = [k for k in others if means.known[k]]
+    return 1 - u[y] + sum(1 + u[k] for k in others) / len(others)
+
+
+@pytest.mark.parametrize("name", COMPACT_LOSSES)
+def test_each_term_is_its_formula_spelled_out(name: str) -> None:
+    logits, features, weight, labels = _batch()
+    means = _means()
+    assert means.known.tolist() == [True] * 4 + [False]
+    terms = [_spelled_out(name, *clip, means) for clip in zip(logits, features, [weight] * 13, labels, strict=True)]
+    plain = compact_softmax_cross_entropy(logits, features, weight, labels, compact_weight=0)
+    loss = compact_softmax_cross_entropy(
+        logits, features, weight, labels, compact_weight=0.3, compact_loss=name, class_means=means
+    )
+    assert loss.item() - plain.item() == pytest.approx(0.3 * np.mean(terms), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", COMPACT_LOSSES)
+def test_each_term_lowers_the_intra_class_distance_by_descent(name: str) -> None:
+    _, features, weight, labels = _batch(num_clips=60)
+    labels = labels % 4
+    features = features.clone().requires_grad_()
+    means = _means(momentum=0.0)
+    before = class_distances(features.detach().numpy(), labels.numpy())
+    for _ in range(50):
+        logits = features @ weight.T
+        loss = compact_softmax_cross_entropy(
+            logits, features, weight, labels, compact_weight=1.0, compact_loss=name, class_means=means
+        ) - compact_softmax_cross_entropy(logits, features, weight, labels, compact_weight=0)
+        (gradient,) = torch.autograd.grad(loss, features)
+        means.add(logits, features, labels)
+        means.end_step()
+        features = (features - 5 * gradient).detach().requires_grad_()
+    after = class_distances(features.detach().numpy(), labels.numpy())
+    assert after.intra < before.intra - 0.05
+
+
+def test_means_of_a_step_are_those_of_all_its_parts() -> None:
+    logits, features, _, labels = _batch()
+    labels[3] = -100
+    whole, parts = ClassMeans(K, D, 0.9), ClassMeans(K, D, 0.9)
+    for _ in range(2):
+        whole.add(logits, features, labels)
+        for part in (slice(0, 5), slice(5, 6), slice(6, 13)):
+            parts.add(logits[part], features[part], labels[part])
+        whole.end_step(), parts.end_step()
+    torch.testing.assert_close(parts.state_dict(), whole.state_dict(), rtol=0, atol=1e-12)
+    kept = labels == 2
+    torch.testing.assert_close(whole.features[2], F.normalize(features[kept]).mean(dim=0))
+    soft = ClassMeans(K, D, 0.9)
+    soft.add(logits, features, F.one_hot(labels.clamp(min=0), K).double().where((labels >= 0)[:, None], -100))
+    soft.end_step()
+    torch.testing.assert_close(soft.features[2], whole.features[2])
+
+
+def test_means_move_by_their_momentum_and_stay_without_clips() -> None:
+    logits, features, _, _ = _batch(num_clips=3)
+    means = ClassMeans(K, D, 0.75)
+    for clip, label in ((0, 0), (1, 1), (2, 0)):
+        means.add(logits[clip, None], features[clip, None], torch.tensor([label]))
+        means.end_step()
+    units = F.normalize(features)
+    torch.testing.assert_close(means.features[0], 0.75 * units[0] + 0.25 * units[2])
+    torch.testing.assert_close(means.features[1], units[1])
+    assert means.known.tolist() == [True, True, False, False, False]
+
+
+def test_an_unknown_term_and_one_without_its_means_are_refused() -> None:
+    with pytest.raises(ValueError, match="compact_loss='island' is unknown: choose one of"):
+        compact_softmax_cross_entropy(*_batch(), compact_loss="island")
+    with pytest.raises(ValueError, match="compact_loss='running_means' needs class_means"):
+        compact_softmax_cross_entropy(*_batch(), compact_loss="running_means")
 
 
 def _term(logits: torch.Tensor, feature: torch.Tensor, weight: torch.Tensor, label: int, compact: float) -> float:
@@ -46,8 +154,10 @@ def test_without_compact_weight_it_is_plain_cross_entropy(smoothing: float, weig
     assert loss.item() == pytest.approx(expected.item(), rel=1e-15)
 
 
-def test_cut_into_parts_it_gives_the_same_loss_and_gradients() -> None:
+@pytest.mark.parametrize("name", COMPACT_LOSSES)
+def test_cut_into_parts_it_gives_the_same_loss_and_gradients(name: str) -> None:
     """Gradient accumulation and several processes: parts of unequal length, one without any clip that counts."""
+    means = _means()
     _, features, weight, labels = _batch()
     labels[[2, 11, 12]] = -100
     class_weight = torch.linspace(0.5, 1.5, K, dtype=torch.float64)
@@ -56,7 +166,15 @@ def test_cut_into_parts_it_gives_the_same_loss_and_gradients() -> None:
         f, w = features.clone().requires_grad_(), weight.clone().requires_grad_()
         loss = sum(
             compact_softmax_cross_entropy(
-                (f @ w.T)[part], f[part], w, labels[part], class_weight=class_weight, label_smoothing=0.1, num_items=10
+                (f @ w.T)[part],
+                f[part],
+                w,
+                labels[part],
+                compact_loss=name,
+                class_means=means,
+                class_weight=class_weight,
+                label_smoothing=0.1,
+                num_items=10,
             )
             for part in parts
         )

@@ -37,6 +37,8 @@ TINY_MODEL = {k: v for k, v in make_model().config.to_diff_dict().items() if k i
 WHOLE = {"batch_norm": "frozen", "per_device_train_batch_size": 8}
 CUT = {"2x4": WHOLE | {"per_device_train_batch_size": 4}}
 CUT["2x2x2"] = WHOLE | {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+# A reading of the compact loss that needs class means, which all processes move together.
+MEANS = {"compact_loss": "batch_means", "compact_weight": 1.0}
 
 
 def launcher(configuration: str, num_processes: int, *words: str | Path, **env: str) -> dict[str, Any]:
@@ -122,6 +124,9 @@ def test_two_processes_change_nothing(folder: Path, whole: dict[str, Any]) -> No
     outcomes = torch.load(folder / "outcomes.pt", weights_only=False)
     for name in CUT:
         assert_same(outcomes[name], whole)
+    with_means = make_trainer(json.loads((folder / "rows.json").read_text()), folder / "means", **WHOLE | MEANS)
+    with_means.train()
+    assert_same(outcomes["means"], outcome(with_means))
     assert len(outcomes["resumed"]["losses"]) == 6  # four of them from the checkpoint
     assert_same(outcomes["resumed"], outcomes["unbroken"])
     # Each process has moved its batch norms by clips of its own; both must evaluate the model that is saved.
@@ -243,7 +248,7 @@ def test_configurations_are_read_by_accelerate(path: Path) -> None:
 def run_trainings(folder: Path) -> None:
     """Trainings that are to come to what one process comes to."""
     rows, outcomes = json.loads((folder / "rows.json").read_text()), {}
-    for name, options in CUT.items():
+    for name, options in (CUT | {"means": CUT["2x2x2"] | MEANS}).items():
         trainer = make_trainer(rows, folder / name, **options)
         trainer.train()
         outcomes[name] = outcome(trainer)

@@ -67,6 +67,35 @@ def test_accumulation_changes_nothing(rows: Rows, whole: dict[str, Any], tmp_pat
     _assert_same(outcome(trainer), whole)
 
 
+@pytest.mark.parametrize("compact_loss", ["margin", "batch_means", "agreement"])
+def test_other_readings_of_the_loss_are_exact_under_accumulation_and_when_resumed(
+    compact_loss: str, rows: Rows, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"compact_loss": compact_loss, "compact_weight": 1.0, "batch_norm": "frozen"}
+    whole = make_trainer(rows, tmp_path / "whole", per_device_train_batch_size=8, **options)
+    whole.train()
+    options |= {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    parts = make_trainer(rows, tmp_path / "parts", save_strategy="steps", save_steps=2, **options)
+    parts.train()
+    _assert_same(outcome(parts), outcome(whole))
+    resumed = make_trainer(rows, tmp_path / "resumed", **options)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "parts" / "checkpoint-2"))
+    _assert_same(outcome(resumed), outcome(whole))
+    plain = make_trainer(rows, tmp_path / "plain", **options | {"compact_weight": 0.0})
+    plain.train()
+    assert outcome(plain)["losses"] != pytest.approx(outcome(whole)["losses"], abs=1e-3)
+
+
+def test_the_card_claims_no_result_that_was_not_measured_on_test_clips(rows: Rows, tmp_path: Path) -> None:
+    trainer = make_trainer(rows, tmp_path / "user-model", eval_strategy="epoch")
+    trainer.train()
+    trainer.create_model_card(model_name="stt-mine")
+    card = (tmp_path / "user-model" / "README.md").read_text()
+    assert "# stt-mine" in card and "No result is claimed" in card and "Prohibited uses" in card
+    assert "0 happy, 1 sad, 2 angry" in card and "after epoch 2.0: WAR" in card
+    assert "model-index" not in card and "{" not in card
+
+
 @pytest.mark.parametrize("save_steps", [3, 4])
 def test_a_resumed_run_ends_as_an_unbroken_one(rows: Rows, tmp_path: Path, save_steps: int) -> None:
     """From the end of an epoch and from within one, with dropout, moving batch norms and loader workers."""
@@ -170,6 +199,28 @@ def test_frozen_batch_norms_keep_their_statistics_and_still_learn(
     assert (norm.weight != 1).any()
 
 
+def test_a_frozen_backbone_stays_and_the_rest_learns(rows: Rows, tmp_path: Path) -> None:
+    trainer = make_trainer(rows, tmp_path, {"hidden_dropout_prob": 0.1}, freeze_backbone=True, num_train_epochs=1)
+    before = {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
+    trainer.train()
+    moved = {name for name, weight in trainer.model.state_dict().items() if not torch.equal(weight, before[name])}
+    assert moved and not any("backbone" in name for name in moved)
+
+
+def test_the_backbone_has_a_rate_of_its_own(rows: Rows, tmp_path: Path) -> None:
+    trainer = make_trainer(
+        rows, tmp_path, learning_rate=0.02, backbone_learning_rate=0.001, lr_decay_epochs=1, num_train_epochs=2
+    )
+    optimizer = trainer.create_optimizer()
+    names = {id(weight): name for name, weight in trainer.model.named_parameters()}
+    rates = {names[id(w)]: group["lr"] for group in optimizer.param_groups for w in group["params"]}
+    assert set(rates) == set(names.values())
+    assert all(rate == (0.001 if "backbone" in name else 0.02) for name, rate in rates.items())
+    assert all(group["momentum"] == 0.9 for group in optimizer.param_groups)
+    trainer.train()
+    assert {round(group["lr"], 9) for group in trainer.optimizer.param_groups if group["params"]} == {2e-4, 1e-5}
+
+
 def test_the_rate_falls_by_epochs_also_under_accumulation(rows: Rows, tmp_path: Path) -> None:
     """Eleven clips by fours are three batches, two steps: a tenth every two epochs is a tenth every four steps."""
     trainer = make_trainer(
@@ -268,6 +319,8 @@ def test_what_would_be_silently_wrong_is_refused(rows: Rows, tmp_path: Path, mon
         ({"compact_weight": -1.0}, "compact_weight=-1.0"),
         ({"label_smoothing_factor": 1.5}, "label_smoothing_factor=1.5"),
         ({"lr_decay_factor": 0.0}, "lr_decay_factor=0.0"),
+        ({"backbone_learning_rate": 0.1, "freeze_backbone": True}, "goes without freeze_backbone"),
+        ({"compact_loss": "island"}, "compact_loss='island' is unknown"),
         ({"batch_norm": "group"}, "batch_norm='group' is unknown"),
         ({"class_weighting": "balanced"}, "class_weighting='balanced' is unknown"),
     ],

@@ -1,0 +1,82 @@
+"""Pre-training without labels: tubes are hidden, the loss falls, runs resume, and training starts from the encoder."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from helpers.programs import ROOT
+from helpers.tiny import NAMES, make_processor, make_rows
+from modeling_stt import STTVideoProcessor
+from modeling_stt.training import ClipAugment, ClipDataset, ClipDraw
+from modeling_stt.training.masked import TubeClips, collate_tubes, list_clips
+from modeling_stt.training.options import RunArguments
+from modeling_stt.training.start import build_model
+
+ENCODER = {
+    **{"model_type": "vit", "image_size": 32, "patch_size": 8, "encoder_stride": 8, "hidden_size": 16},
+    **{"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32},
+}
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("crops")
+    make_rows(folder)
+    return folder
+
+
+def _options(crops: Path, output_dir: Path, **changes: object) -> list[str]:
+    options = {"clips": crops, "output_dir": output_dir, "encoder_config": json.dumps(ENCODER), "use_cpu": True}
+    options |= {"num_train_epochs": 6, "per_device_train_batch_size": 4, "learning_rate": 0.01, "logging_steps": 1}
+    options |= {"save_strategy": "epoch", "disable_tqdm": True, "report_to": "none"}
+    return [f"--{name}={value}" for name, value in (options | changes).items()]
+
+
+def test_the_same_patches_are_hidden_in_all_frames_and_others_in_each_draw(crops: Path) -> None:
+    tubes = TubeClips(ClipDataset(list_clips(crops), make_processor(), augment=ClipAugment()), num_patches=16)
+    first, second = (tubes[ClipDraw(0, (0, 0, position))] for position in (1, 2))
+    masks = first["bool_masked_pos"]
+    assert masks.shape == (4, 16) and (masks == masks[0]).all() and masks[0].sum() == 14
+    assert not torch.equal(masks, second["bool_masked_pos"])
+    batch = collate_tubes([first, second])
+    assert batch["pixel_values"].shape == (8, 3, 32, 32) and batch["bool_masked_pos"].shape == (8, 16)
+    with pytest.raises(ValueError, match="hides 16 of 16 patches"):
+        TubeClips(tubes.clips, num_patches=16, share=0.99)
+
+
+def test_clips_are_listed_by_folder_and_none_are_refused(crops: Path, tmp_path: Path) -> None:
+    rows = list_clips(crops)
+    assert [row["clip_id"] for row in rows] == [f"{clip:03}" for clip in range(11)]
+    with pytest.raises(ValueError, match="holds no folder of pictures"):
+        list_clips(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(STTVideoProcessor, "from_encoder"), reason="frame encoders are to come")
+def test_the_loss_falls_and_the_encoder_is_what_training_starts_from(
+    crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    from pretrain import pretrain
+
+    trainer = pretrain(_options(crops, tmp_path / "whole"))
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert len(losses) == 18 and sum(losses[-3:]) < 0.8 * sum(losses[:3])
+    model, processor = build_model(RunArguments("unused", backbone=str(tmp_path / "whole")), NAMES)
+    saved = load_file(tmp_path / "whole" / "model.safetensors")
+    loaded = model.stt.backbone.encoder.state_dict()
+    assert all(torch.equal(loaded[name], saved[name]) for name in loaded)
+    assert processor.do_normalize and processor.size["height"] == 32
+    # Resumed from an epoch, it ends as the unbroken run.
+    pretrain(_options(crops, tmp_path / "broken", num_train_epochs=6, max_steps=-1, save_total_limit=6))
+    for checkpoint in (tmp_path / "broken").glob("checkpoint-*"):
+        if int(checkpoint.name.split("-")[1]) > 9:
+            for file in checkpoint.iterdir():
+                file.unlink()
+            checkpoint.rmdir()
+    resumed = pretrain(_options(crops, tmp_path / "broken", resume_from_checkpoint="last"))
+    assert resumed.state.global_step == 18
+    again = load_file(tmp_path / "broken" / "model.safetensors")
+    torch.testing.assert_close(again, saved, rtol=0, atol=1e-5)
