@@ -15,6 +15,7 @@ import re
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeAlias, TypeVar, get_type_hints
@@ -69,7 +70,10 @@ def entries(folder: str | Path) -> tuple[list[str], list[str]]:
     with os.scandir(folder) as found:
         for entry in found:
             if not is_debris(entry.name):
-                (folders if entry.is_dir() else files).append(entry.name)
+                is_dir = False
+                with suppress(OSError):  # of a link to itself
+                    is_dir = entry.is_dir()
+                (folders if is_dir else files).append(entry.name)
     return sorted(folders), sorted(files)
 
 

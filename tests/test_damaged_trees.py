@@ -62,6 +62,11 @@ def become_broken_link(path: Path, rng: random.Random) -> None:
     path.symlink_to(path.parent / "gone")
 
 
+def become_link_to_itself(path: Path, rng: random.Random) -> None:
+    path.unlink()
+    path.symlink_to(path)
+
+
 def odd_name(path: Path, rng: random.Random) -> None:
     os.rename(path, os.fsencode(path.parent) + b"/\xff1\xe9" + os.fsencode(path.suffix))
 
@@ -71,7 +76,7 @@ def loop(path: Path, rng: random.Random) -> None:
 
 
 DAMAGES: list[Callable[[Path, random.Random], None]] = [
-    *(cut, flip, zeros, huge_field, utf_16, become_folder, become_broken_link, odd_name, loop),
+    *(cut, flip, zeros, huge_field, utf_16, become_folder, become_broken_link, become_link_to_itself, odd_name, loop),
 ]
 
 
@@ -103,6 +108,16 @@ def test_damaged_trees_are_read_or_refused_by_name(copy: Copy, tmp_path):
         report = verify(copy.set, root, configurations=[copy.name or "default"], progress=False, **copy.options)
         assert str(report).encode(), what
         shutil.rmtree(root)
+
+
+@LINKS
+@pytest.mark.parametrize("copy", COPIES.values(), ids=COPIES.keys())
+def test_link_to_itself_beside_the_lists_and_clips_is_left_alone(copy: Copy, tmp_path):
+    copy.write(tmp_path / "COPY")
+    (tmp_path / "COPY" / "link").symlink_to(tmp_path / "COPY" / "link")
+    config = dataset_scripts.builder_class(copy.set).BUILDER_CONFIG_CLASS
+    source = config(name=copy.name or "default", data_dir=str(tmp_path / "COPY"), **copy.options).open_source()
+    assert all(source.listed_clips().values())
 
 
 # --- Damaged lists and workbooks ------------------------------------------------------------------------------------

@@ -91,7 +91,7 @@ def describe_verification(comparable: bool | None, checks: Iterable[Any]) -> dic
         for outcome in ("failed", "warning")
     }
     for text in found["failed"]:
-        logger.warning("Data not as published: %s", text)
+        logger.warning("Check of the data failed: %s", text)
     return {"comparable": comparable, **found}
 
 
