@@ -2,6 +2,20 @@
 
 Arrays are float32 unless said otherwise. Textures are in head.py's layout. The functions are few, because each is
 compiled once on every machine (`cache=True` keeps the result).
+
+What `shade` reads:
+
+- `ids`, `w`: what `rasterize` found.
+- `points`, `normals`: in the camera's axes: x to the right, y up, z to the camera.
+- `openness`, `lit`, `inside`: per vertex: ambient visibility, share of the first light that reaches it, depth in the
+  mouth.
+- `skin`: `(H, W, 4)`: red, green, blue, gloss.
+- `folds`, `corner`: window `(h, w, 1)` of the skin's height map, and column and row of its first texel.
+- `lights`: `(L, 6)`: direction to the light, colour. `ambient`: `(2, 3)`: from above, from below.
+- `eyes`: `(2, 8)`: centre, gaze, cosines of the iris's and the pupil's half angle.
+- `colors`: `(5, 3)`: iris, sclera, teeth, inside of the mouth, lashes.
+- `surface`: gloss of skin, relief of folds, darkness of folds, wrap of red, of green and blue, gloss of the cornea,
+  sharpness of reflections on skin, light in the mouth.
 """
 
 from typing import Any
@@ -238,23 +252,7 @@ def shade(
     lit: Array, inside: Array, skin: Array, folds: Array, corner: Any, hair_color: Array, lights: Array,
     ambient: Array, eyes: Array, colors: Array, surface: Array, image: Array,
 ) -> None:  # fmt: skip
-    """Colour every pixel that shows the mesh, linear light.
-
-    Args:
-        ids, w: Of `rasterize`.
-        points, normals: In the camera's axes: x to the right, y up, z to the camera.
-        openness, lit, inside: Per vertex: ambient visibility, share of the first light that reaches it, depth in the
-            mouth.
-        skin: `(H, W, 4)`: red, green, blue, gloss.
-        folds, corner: Window `(h, w, 1)` of the skin's height map, and column and row of its first texel.
-        lights: `(L, 6)`: direction to the light, colour.
-        ambient: `(2, 3)`: from above, from below.
-        eyes: `(2, 8)`: centre, gaze, cosines of the iris's and the pupil's half angle.
-        colors: `(5, 3)`: iris, sclera, teeth, inside of the mouth, lashes.
-        surface: Gloss of skin, relief of folds, darkness of folds, wrap of red, of green and blue, gloss of the
-            cornea, sharpness of reflections on skin, light in the mouth.
-        image: `(H, W, 3)`, which is painted over.
-    """
+    """Colour every pixel of `image` that shows the mesh, linear light; see the module for the arrays."""
     for y in range(ids.shape[0]):
         for x in range(ids.shape[1]):
             i = ids[y, x]

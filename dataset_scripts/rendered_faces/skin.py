@@ -84,7 +84,7 @@ class Canvas:
 
 def front_of(maps: Maps) -> Maps:
     """The maps in the window of the face's front, where folds and features are."""
-    values = {field.name: getattr(maps, field.name) for field in fields(Maps)}
+    values: dict[str, Any] = {field.name: getattr(maps, field.name) for field in fields(Maps)}
     return Maps(
         **{name: value[maps.folds] if isinstance(value, np.ndarray) else value for name, value in values.items()}
     )

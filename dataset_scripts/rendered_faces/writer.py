@@ -103,11 +103,7 @@ def write_rendered_dfew(
         ValueError: For values out of range.
     """
     low, high = (num_frames, num_frames) if isinstance(num_frames, int) else num_frames
-    check_sizes(low, high, image_size)
-    if num_clips < NUM_FOLDS * len(CLASS_NAMES):
-        raise ValueError(f"num_clips is {num_clips}; {NUM_FOLDS} folds of {len(CLASS_NAMES)} classes need at least 35")
-    if clips_per_person < 1 or not frames_per_second > 0:
-        raise ValueError(f"{clips_per_person=} must be at least 1 and {frames_per_second=} above 0")
+    _check(num_clips, clips_per_person, low, high, image_size, frames_per_second)
     plans = _plan_clips(num_clips, clips_per_person, balance, seed)
     root = Path(root).expanduser()
     _clear(root)
@@ -126,6 +122,16 @@ def write_rendered_dfew(
             bar.update(len(found))
     _write_tables(root, plans, facts, seed)
     return root
+
+
+def _check(
+    num_clips: int, clips_per_person: int, low: int, high: int, image_size: int, frames_per_second: float
+) -> None:
+    check_sizes(low, high, image_size)
+    if num_clips < NUM_FOLDS * len(CLASS_NAMES):
+        raise ValueError(f"num_clips is {num_clips}; {NUM_FOLDS} folds of {len(CLASS_NAMES)} classes need at least 35")
+    if clips_per_person < 1 or not frames_per_second > 0:
+        raise ValueError(f"{clips_per_person=} must be at least 1 and {frames_per_second=} above 0")
 
 
 def _clear(root: Path) -> None:
