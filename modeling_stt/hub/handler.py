@@ -10,9 +10,10 @@ Parameters, all optional:
 - `timeline`: false for a clip of one face; true to find the faces of any video and follow their expressions over time.
 - `window_s`, `stride_s`: with `timeline`, seconds of a window (2) and from one window's start to the next (1).
 
-The answer is a list of `{"label", "score"}`; with `timeline` it is `{"rows": […], "warning": …}`, each row with track,
-start_s, end_s, state, and scores if the state is "face". A request that cannot be answered raises a ValueError with
-the reason, which the platform returns as `{"error": …}` with status 400.
+The answer is a list of `{"label", "score"}`. With `timeline` it is `{"rows", "segments", "summary", "warning"}`: a row
+has track, start_s, end_s, state, and scores if its face was judged; a segment is a stretch of one track and one label;
+the summary has the seconds of each label by track. A request that cannot be answered raises a ValueError with the
+reason, which the platform returns as `{"error": …}` with status 400.
 
 Limits, checked before anything is decoded: 100 MB, 600 seconds, 36,000 frames, 4096 pixels on a frame's longer side.
 """
@@ -24,6 +25,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,7 @@ class EndpointHandler:
         from modeling_stt.loading import load_model
 
         self.model, self.processor = load_model(folder, device="cuda" if torch.cuda.is_available() else "cpu")
+        self.is_stt = self.model.config.model_type == "stt"
         self.detector: Any = "default"  # loaded by the first timeline
 
     def __call__(self, data: Mapping[str, Any]) -> Any:
@@ -76,6 +79,8 @@ class EndpointHandler:
         """Scores of a clip of one face."""
         import torch
 
+        if not self.is_stt:
+            return _best(_score_clip(video, self.model, self.processor), parameters["top_k"])
         clip = self.processor(video, return_tensors="pt").to(self.model.device)
         with torch.inference_mode():
             scores = self.model(**clip).logits[0].float().softmax(-1).tolist()
@@ -83,20 +88,47 @@ class EndpointHandler:
 
     def _rows(self, video: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Rows of the faces of a video."""
-        from modeling_stt.timeline import DamagedVideoError, Timeline
+        from modeling_stt.timeline import DamagedVideoError, Timeline, segments, summarize
 
         windows = {name: parameters[name] for name in ("window_s", "stride_s")}
         timeline = Timeline(self.model, processor=self.processor, detector=self.detector, **windows)
         self.detector = timeline.detector
-        rows: list[dict[str, Any]] = []
+        rows: list[Any] = []
         warning = None
         try:
-            for row in timeline(_limits().read(video)):
-                facts = {name: getattr(row, name) for name in ROW}
-                rows.append(facts | {"scores": _best(row.scores or {}, parameters["top_k"])})
+            rows.extend(timeline(_limits().read(video)))
         except DamagedVideoError as error:
             warning = f"The rows end where the video does: {error}"
-        return {"rows": rows, "warning": warning}
+        parts = segments(rows)
+        facts = [{name: getattr(row, name) for name in ROW} for row in rows]
+        scores = [{"scores": _best(row.scores or {}, parameters["top_k"])} for row in rows]
+        return {
+            "rows": [row | each for row, each in zip(facts, scores, strict=True)],
+            "segments": [asdict(part) for part in parts],
+            "summary": [asdict(track) for track in summarize(parts)],
+            "warning": warning,
+        }
+
+
+def _score_clip(video: Path, model: Any, processor: Any) -> dict[str, float]:
+    """Probabilities by class that another model than STT gives a clip of one face."""
+    import numpy as np
+    from PIL import Image
+
+    from modeling_stt.timeline.scorers import load_scorer
+    from modeling_stt.timeline.windows import Sighting, Window
+    from modeling_stt.video_processing_stt import sample_frame_indices
+    from modeling_stt.video_reading_stt import read_video_frames
+
+    scorer: Any = load_scorer(model, processor)
+    frames, _ = read_video_frames(
+        video, lambda seen: sample_frame_indices(seen.total_num_frames, scorer.num_frames, scorer.frames_per_segment)
+    )
+    side = (scorer.crop.size, scorer.crop.size)
+    images = [Image.fromarray(frame.permute(1, 2, 0).numpy()).resize(side) for frame in frames]
+    sightings = [Sighting(float(n), (0.0, 0.0, 1.0, 1.0), np.array(image)) for n, image in enumerate(images)]
+    [scores] = scorer.scores([Window(0.0, float(len(images)), 1, sightings, len(images))])
+    return dict(zip(scorer.class_names, scores.tolist(), strict=True))
 
 
 def _best(scores: Mapping[str, float], top_k: int) -> list[dict[str, Any]]:

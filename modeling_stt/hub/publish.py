@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ GRADIO_VERSION = "6.31.0"  # for a Space published from where Gradio is not inst
 _FAILURES = (HTTPError, OSError, RuntimeError, ValueError)
 
 # Parts of the package that use does not need.
-_NOT_FOR_USE = ("examples", "training", "hub", "pretrained", "cli.py", "__main__.py")
+_NOT_FOR_USE = ("examples/", "training/", "hub/", "pretrained/stt_rendered/", "cli.py", "__main__.py")
 
 # Files that publishing writes. What an earlier commit left of them is removed: it belongs to another model.
 _OURS = {
@@ -283,10 +283,10 @@ def own_card(own: Path, generated: str) -> str:
     return text
 
 
-def _sources(package: Path, without: Iterable[str] = ()) -> dict[str, File]:
+def _sources(package: Path, without: tuple[str, ...]) -> dict[str, File]:
     """Python files of a package by their paths beside it, such as `modeling_stt/__init__.py`."""
-    files = [path for path in sorted(package.rglob("*.py")) if path.relative_to(package).parts[0] not in without]
-    return {path.relative_to(package.parent).as_posix(): path for path in files}
+    files = {path.relative_to(package).as_posix(): path for path in sorted(package.rglob("*.py"))}
+    return {f"{package.name}/{name}": path for name, path in files.items() if not name.startswith(without)}
 
 
 def _published_results(path: Path) -> bytes:

@@ -405,7 +405,8 @@ def test_requirements_are_the_imported_packages_with_the_bounds_of_setup_py(fini
 def test_an_endpoint_gets_the_code_for_use_without_that_for_training(finished: Path) -> None:
     files = [name for name in publish(finished, REPO, dry_run=True).files if name.startswith("endpoint/")]
     assert {f"endpoint/modeling_stt/{name}" for name in ("__init__.py", "timeline/rows.py", *CODE)} <= set(files)
-    assert not [name for name in files if re.search(r"/(training|hub|cli)", name)]
+    assert "endpoint/modeling_stt/pretrained/__init__.py" in files
+    assert not [name for name in files if re.search(r"/(training|hub|cli|pretrained/.+/)", name)]
 
 
 def test_weights_in_several_files_are_published_without_other_safetensors(run: Path) -> None:

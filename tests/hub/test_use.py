@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import HfApi
+from safetensors.torch import load_file, save_file
 
 from helpers.drawn_faces import draw_faces
+from helpers.hub_models import HUB_NAMES, save_hub_model
 from helpers.runs import write_run
 from helpers.standin import HubStandIn
 from helpers.videos import write_sound, write_video
@@ -317,6 +319,11 @@ def test_handler_answers_with_rows_of_the_faces_of_a_video(answers: dict[str, An
     assert len(answers["windows"]["rows"]) > len(rows)
     assert {row["state"] for row in answers["no face"]["rows"]} == {"no face"}
     assert answers["no face"]["rows"][0]["scores"] == []
+    assert (answers["no face"]["segments"][0]["name"], answers["no face"]["summary"]) == ("no face", [])
+    parts = answers["rows"]["segments"]
+    assert (parts[0]["start_s"], parts[-1]["end_s"]) == (0.0, rows[-1]["end_s"])
+    [summary] = answers["rows"]["summary"]
+    assert sum(summary["seconds"].values()) == pytest.approx(parts[-1]["end_s"])
 
 
 @pytest.mark.parametrize(
@@ -360,6 +367,29 @@ def test_no_answer_names_a_folder_of_the_server(answers: dict[str, Any]) -> None
     errors = {name: answer["error"] for name, answer in answers.items() if "error" in answer}
     assert len(errors) > 20
     assert {name: error for name, error in errors.items() if re.search(r"/tmp|/platform|\.video|/videos", error)} == {}
+
+
+@pytest.mark.parametrize("kind", ["vit", "videomae"])
+def test_handler_answers_with_other_models_of_the_hub(kind: str, clip: Path, tmp_path: Path) -> None:
+    from modeling_stt.hub.handler import EndpointHandler
+
+    handler = EndpointHandler(str(save_hub_model(tmp_path, kind)))
+    text = base64.b64encode(clip.read_bytes()).decode()
+    scores = handler({"inputs": {"video": text}})
+    assert {each["label"] for each in scores} == set(HUB_NAMES)
+    assert sum(each["score"] for each in scores) == pytest.approx(1, abs=1e-5)
+    assert scores[0]["score"] > 0.34
+
+
+def test_damaged_weights_stop_the_handler_at_its_start(tmp_path: Path) -> None:
+    from modeling_stt.hub.handler import EndpointHandler
+
+    run = write_run(tmp_path / "run")
+    weights = load_file(run / "model.safetensors")
+    del weights["classifier.weight"]
+    save_file(weights, run / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"classifier\.weight"):
+        EndpointHandler(str(run))
 
 
 def test_handler_reads_no_files_without_a_shared_folder(monkeypatch: pytest.MonkeyPatch) -> None:
