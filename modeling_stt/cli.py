@@ -517,51 +517,49 @@ def _argument(hint: Any) -> dict[str, Any]:
 
 
 def publish(argv: Sequence[str]) -> int:
-    """``stt publish DIR USER/NAME``: 0 where the model was published, 1 where the Hub refused."""
-    from .hub import publish as publish_model
-
+    """``stt publish DIR USER/NAME``: 0 if the model was published, 1 if the Hub refused."""
     parser = argparse.ArgumentParser(
         prog="stt publish",
         description="Publish a trained model on the Hugging Face Hub, with its card, in one commit.",
-        epilog="Log in first by 'hf auth login', or set HF_TOKEN. A README.md in DIR is published in place of the "
-        "card that is made of results.json, if it claims nothing else.",
+        epilog="Log in first with 'hf auth login', or set HF_TOKEN. A README.md in DIR replaces the card that is "
+        "generated from results.json; its model-index must be the same.",
     )
     parser.add_argument("folder", metavar="DIR", help="output folder of examples/train.py or cross_validate.py")
     parser.add_argument("repo_id", metavar="USER/NAME", help="where to publish it, such as user/stt-dfew")
-    parser.add_argument("--revision", help="branch to commit to, by default main")
-    parser.add_argument("--fold", type=int, help="of a cross-validation: whose weights; by default the first fold's")
-    parser.add_argument("--benchmark", help="data set on the Hub that keeps a leaderboard with tasks war and uar")
+    parser.add_argument("--revision", help="branch to commit to (default: main)")
+    parser.add_argument(
+        "--fold", type=int, help="fold of a cross-validation whose weights are published (default: the first)"
+    )
+    parser.add_argument("--benchmark", help="data set on the Hub with a leaderboard of the tasks war and uar")
     _add_publishing(parser)
-    return _publish(parser, publish_model, argv)
+    return _publish(parser, "publish", argv)
 
 
 def publish_space(argv: Sequence[str]) -> int:
-    """``stt publish-space USER/NAME --model USER/MODEL``: 0 where the Space was published, 1 where the Hub refused."""
-    from .hub import publish_space as publish_app
-
+    """``stt publish-space USER/NAME --model USER/MODEL``: 0 if the Space was published, 1 if the Hub refused."""
     parser = argparse.ArgumentParser(
         prog="stt publish-space", description="Publish the Space that shows a model in the browser, in one commit."
     )
     parser.add_argument("repo_id", metavar="USER/NAME", help="where to publish it, such as user/stt-demo")
     parser.add_argument("--model", required=True, metavar="USER/MODEL", help="name of the model on the Hub")
-    parser.add_argument("--app", metavar="FILE", help="the app, by default examples/app.py of the checkout")
+    parser.add_argument("--app", metavar="FILE", help="the app (default: examples/app.py of the checkout)")
     _add_publishing(parser)
-    return _publish(parser, publish_app, argv)
+    return _publish(parser, "publish_space", argv)
 
 
 def _add_publishing(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--private", action="store_true", help="if the repository is made, make it private")
-    parser.add_argument("--message", help="of the commit")
-    parser.add_argument("--dry-run", action="store_true", help="list what would go up, without any network")
+    parser.add_argument("--private", action="store_true", help="create a private repository")
+    parser.add_argument("--message", help="commit message")
+    parser.add_argument("--dry-run", action="store_true", help="list what would be published, without network access")
 
 
-def _publish(parser: argparse.ArgumentParser, publishing: Callable[..., Any], argv: Sequence[str]) -> int:
-    from .hub import PublishError
-
+def _publish(parser: argparse.ArgumentParser, function: str, argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
+    from . import hub  # takes seconds; help and wrong options need not wait for it
+
     try:
-        publication = publishing(**vars(args))
-    except PublishError as error:
+        publication = getattr(hub, function)(**vars(args))
+    except hub.PublishError as error:
         print(error, file=sys.stderr)
         return 1
     except (OSError, ValueError) as error:
