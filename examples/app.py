@@ -83,15 +83,6 @@ class WholeFrame:
         return Face((width / 2 - half, height / 2 - half, width / 2 + half, height / 2 + half), 1.0)
 
 
-def model_in_words(model: str) -> str:
-    """Name the model, and say if it was trained on synthetic faces."""
-    if not Path(model).is_dir():
-        return f"**Model:** [{model}](https://huggingface.co/{model}); its card describes the training data."
-    results = Path(model) / "results.json"
-    synthetic = results.is_file() and json.loads(results.read_text(encoding="utf-8")).get("synthetic")
-    return f"**Model:** {Path(model).name}" + (", **trained on synthetic faces**." if synthetic else ".")
-
-
 def outcome(rows: Sequence[Row]) -> str:
     """Message above the results."""
     tracks = {row.track for row in rows if row.scores is not None}
@@ -242,7 +233,8 @@ class Page:
         with gr.Blocks(
             title="Expressions in a video", analytics_enabled=False, delete_cache=(KEEP_S // 6 + 1, KEEP_S)
         ) as blocks:
-            gr.Markdown(f"{INTRODUCTION}\n{model_in_words(self.model)}")
+            card = "" if Path(self.model).is_dir() else f" ([card](https://huggingface.co/{self.model}))"
+            gr.Markdown(f"{INTRODUCTION}\n{self.timeline.note()}{card}")
             # By default a camera records its largest pictures, which exceed the limits.
             camera = gr.WebcamOptions(constraints={"video": {"width": {"ideal": 640}, "height": {"ideal": 480}}})
             video = gr.Video(

@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image
 
 from .pictures import STATE_COLOR, class_colors, ink_on
+from .report import summary_line
 from .rows import Row, rows_to_frame
-from .segments import Segment, TrackSummary, person, segments, stretches, summarize
+from .segments import Segment, person, segments, stretches, summarize
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -81,9 +82,10 @@ class WebChart:
         times = "".join(f"<span>{self.start_s + self.length_s * i / 4:.1f} s</span>" for i in range(5))
         colors = self.colors | {segment.name: STATE_COLOR for segment in self.segments if not segment.is_label}
         legend = "".join(f'<span><i style="background:{c}"></i>{escape(name)}</span>' for name, c in colors.items())
+        lines = "".join(f"<li>{escape(summary_line(track))}</li>" for track in summarize(self.segments))
         return (
             f'<div class="people">{"".join(map(self._person, tracks))}<div class="axis">{times}</div></div>'
-            f'<p class="legend">{legend}</p><ul>{"".join(map(self._summary, summarize(self.segments)))}</ul>'
+            f'<p class="legend">{legend}</p><ul>{lines}</ul>'
         )
 
     def _person(self, track: int | None) -> str:
@@ -134,13 +136,6 @@ class WebChart:
             f"const v = document.querySelector('{self.player}'); "
             f"if (v) {{ v.currentTime = {moment}; v.scrollIntoView({{block: 'nearest'}}) }}"
         )
-
-    def _summary(self, summary: TrackSummary) -> str:
-        labels = [f"{name} {share:.0%}" for name, share in summary.shares.items()]
-        seconds = {"unsure": summary.unsure_s, "not seen": summary.unseen_s}
-        parts = labels + [f"{name} for {value:.1f} s" for name, value in seconds.items() if value > 0]
-        times = f"{summary.start_s:.1f}–{summary.end_s:.1f} s"
-        return f"<li><b>{person(summary.track)}</b>, {times}: {escape(', '.join(parts))}</li>"
 
     def table(self) -> str:
         """The segments as a table, and a link to download all rows as CSV; no file is left for it."""

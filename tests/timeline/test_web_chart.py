@@ -60,8 +60,8 @@ def test_probabilities_fill_the_height_wherever_a_face_was_judged(page: ElementT
 def test_every_person_has_a_picture_and_a_summary(page: ElementTree.Element) -> None:
     assert [each.get("alt") for each in page.iter("img")] == ["person 1", "person 2"]
     assert ["".join(each.itertext()) for each in page.iter("li")] == [
-        "person 1, 0.0–8.0 s: happy 50%, <sad> 50%",
-        "person 2, 4.0–8.0 s: happy 100%, not seen for 2.0 s",
+        "person 1, 0.0 to 8.0 s: happy 50% (4.0 s), <sad> 50% (4.0 s)",
+        "person 2, 4.0 to 8.0 s: happy 100% (2.0 s), not seen 2.0 s",
     ]
 
 
