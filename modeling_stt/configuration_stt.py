@@ -1,4 +1,4 @@
-"""Configuration of STT. Travels with every checkpoint: nothing of this project may be imported here."""
+"""Configuration of STT. This file travels with every checkpoint and imports nothing of this project."""
 
 import copy
 import inspect
@@ -146,12 +146,12 @@ class STTConfig(PreTrainedConfig):
             LOGO-Former; unknown for STT).
         attention_probs_dropout_prob: Dropout on attention weights. 0 (ours; LOGO-Former has 0.2).
         drop_path_rate: Stochastic depth of the last block; grows linearly from 0 in the first (authors).
-        attention_order: What a block does before its MLP. `"space_time"`: spatial, then temporal attention (paper:
+        attention_order: Attention of a block before its MLP. `"space_time"`: spatial, then temporal attention (paper:
             both "within each block"; the order is the authors'); `"time_space"`: the other way round, as TimeSformer;
             `"joint"`: one attention over all tokens of the clip; `"space_only"` and `"time_only"`: for ablations.
-            `"space_only"` has no temporal positions and so cannot tell the order of frames.
-        qkv_bias: Whether queries and values have a bias (on in the code that the authors' builds on). Keys never have
-            one: softmax cancels it (ours).
+            `"space_only"` has no temporal positions and so cannot distinguish the order of frames.
+        qkv_bias: Gives queries and values a bias (on in the code that the authors' builds on). Keys never have one:
+            softmax cancels it (ours).
         layer_norm_eps: Epsilon of the layer norms (ours).
         initializer_range: Standard deviation of the truncated normal that initialises tokens, tables and linear
             layers (authors: 0.02). None is 0.02 for tokens and tables, and 1 / √fan-in for linear layers, which keeps
@@ -257,15 +257,15 @@ class STTConfig(PreTrainedConfig):
         return _probe(settings, self.num_channels, height, width)
 
     def to_diff_dict(self) -> dict[str, Any]:
-        """What is written to `config.json`: what differs from the defaults, and the class names always.
+        """Fields for `config.json`: those that differ from the defaults, and always the class names.
 
-        transformers leaves out the labels of a two-class model as its own default; read back here, they would be
-        DFEW's seven.
+        transformers leaves out the labels of a two-class model, which are its own default. Read back here, they would
+        become DFEW's seven.
         """
         return super().to_diff_dict() | {"id2label": self.id2label, "label2id": self.label2id}
 
     def validate_architecture(self) -> None:
-        """Refuse what cannot be built, quoting the values. Runs whenever a configuration is made.
+        """Refuse a configuration that cannot be built, with its values. Runs whenever a configuration is made.
 
         Raises:
             ValueError: See the class, whose constructor wraps it.

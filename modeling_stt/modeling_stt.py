@@ -1,6 +1,6 @@
 """STT, the Spatio-Temporal Transformer for dynamic facial expression recognition (arXiv 2205.04749), in PyTorch.
 
-Travels with every checkpoint: apart from the configuration beside it, nothing of this project may be imported here.
+This file travels with every checkpoint and imports nothing of this project but the configuration beside it.
 
     pixel_values (B, T, 3, H, W)
       └ STTBackbone     ResNet-18 to layer3, every frame by itself       (B·T, 256, h, w)
@@ -10,8 +10,8 @@ Travels with every checkpoint: apart from the configuration beside it, nothing o
       └ layer norm, class token                                          (B, D)   the feature f of the loss
       └ STTForVideoClassification: linear                                (B, K)   logits
 
-Full text and code of the paper are not public. What is the paper's, what its authors' later code and what ours is told
-field by field in `STTConfig`.
+The paper's full text and code are not public. `STTConfig` gives the source of each setting: the paper, its authors'
+later code, or ours.
 """
 
 import os
@@ -38,7 +38,7 @@ INITIALIZER_RANGE = 0.02  # the authors' standard deviation of new weights
 
 @dataclass
 class STTModelOutput(ModelOutput):
-    """What [`STTModel`] returns. B clips, T frames, P positions of a frame, width D.
+    """Output of [`STTModel`] for B clips of T frames of P positions, in width D.
 
     Args:
         last_hidden_state: `(B, 1 + T·P, D)`, class token first, then the frames' positions in time order, normed.
@@ -62,7 +62,7 @@ class STTModelOutput(ModelOutput):
 
 @dataclass
 class STTVideoClassifierOutput(ModelOutput):
-    """What [`STTForVideoClassification`] returns; fields not told here are those of [`STTModelOutput`].
+    """Output of [`STTForVideoClassification`]; all other fields are those of [`STTModelOutput`].
 
     Args:
         loss: Scalar, plain cross entropy, when `labels` were given. (The compact loss is the Trainer's.)
@@ -81,7 +81,7 @@ class STTVideoClassifierOutput(ModelOutput):
 
 @contextmanager
 def statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Batch norms of `module` normalise as they would, but what they read counts in no running statistics."""
+    """Run without updating the running statistics of batch norms; they normalise as before."""
     norms = [norm for norm in module.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
@@ -109,7 +109,7 @@ class STTBasicBlock(GradientCheckpointingLayer):
             )
 
     def forward(self, features: torch.Tensor, runs: list[bool] | None = None) -> torch.Tensor:
-        # Checkpointed, a block runs again in the backward pass, on frames that have been counted.
+        # With checkpointing, a block runs again in the backward pass, on frames that are counted already.
         with statistics_kept(self) if runs else nullcontext():
             if runs is not None:
                 runs.append(True)
@@ -146,11 +146,11 @@ class STTBackbone(nn.Module):
         # exported program chooses its own layouts; ExecuTorch took this one and gave other answers without a word.
         if not torch.compiler.is_exporting():
             frames = frames.contiguous(memory_format=torch.channels_last)
-        # The larger of two numbers is the same before and after a rectifier, and here there are four times fewer.
+        # ReLU commutes with max-pooling, so pool first: ReLU then reads a quarter of the values.
         features = F.relu(self.maxpool(self.bn1(self.conv1(frames))), inplace=True)
         for name in self.stage_names:
             for block in getattr(self, name):
-                # Compilers don't run a block again, they only compute again what they need.
+                # Compilers recompute single values instead of running a block again.
                 features = block(features, runs=None if torch.compiler.is_compiling() else [])
         return features
 
@@ -282,8 +282,8 @@ def eager_attention_forward(
     return torch.matmul(weights.flatten(0, -4), value).transpose(1, 2).contiguous(), weights
 
 
-# SDPA's kernel for CPUs is made for long sequences: at 17 to 256 tokens in bfloat16, plain products are 1.2 to 2 times
-# as fast forward and 2 to 7 times forward and backward; from 400 on, and in float32, the kernel is the faster one.
+# SDPA's CPU kernel is made for long sequences: at 17 to 256 tokens in bfloat16, eager attention is 1.2 to 2 times as
+# fast forward and 2 to 7 times as fast forward and backward. From 400 tokens on, and in float32, the kernel is faster.
 PLAIN_PRODUCTS_UP_TO = 256
 
 
@@ -291,11 +291,11 @@ class STTAttention(nn.Module):
     """Multi-head self-attention over the tokens of a sequence, `(*, L, D)` to `(*, L, D)`.
 
     All leading axes are batch: a clip's frames for spatial attention, its positions for temporal attention. Returns
-    the result and, where plain products were taken, the weights `(*, heads, L, L)`, else None. With `num_queries`
-    only the first so many tokens ask, of all: `(*, num_queries, D)` comes back.
+    the result and, with eager attention, the weights `(*, heads, L, L)`, otherwise None. With `num_queries` only the
+    first `num_queries` tokens are used as queries, and the result is `(*, num_queries, D)`.
 
-    Under `"sdpa"`, short sequences in bfloat16 on a CPU take the plain products of `"eager"` (see
-    `PLAIN_PRODUCTS_UP_TO`), the same to rounding.
+    On CPU in bfloat16, `"sdpa"` uses eager attention for short sequences (see `PLAIN_PRODUCTS_UP_TO`). The results are
+    the same up to rounding.
     """
 
     is_causal = False
@@ -402,8 +402,8 @@ class STTLayer(GradientCheckpointingLayer):
 
     `(B, 1 + T·P, D)` to the same. The attention just before the MLP carries the class token: it is copied to every
     position (or frame), and the mean of what comes back is added to it. The other one leaves it alone.
-    With `class_token_only` the last attention and the MLP are spared the other tokens' answers, and `(B, 1, D)` comes
-    back.
+    With `class_token_only` the last attention and the MLP are computed for the class token alone, and the result is
+    `(B, 1, D)`.
     """
 
     def __init__(self, config: STTConfig, drop_path_rate: float) -> None:
@@ -467,7 +467,7 @@ class STTLayer(GradientCheckpointingLayer):
 
 
 class STTPreTrainedModel(PreTrainedModel):
-    """What all STT models share: initialisation, recording of outputs, and checkpoints that carry their code."""
+    """Base of all STT models: initialisation, recording of outputs, and checkpoints that carry their code."""
 
     config: STTConfig
     config_class = STTConfig
@@ -475,7 +475,12 @@ class STTPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("video",)  # type: ignore[assignment]  # as transformers' own video models
     supports_gradient_checkpointing = True
-    _no_split_modules = ["STTBackbone", "STTFrameEncoder", "STTEmbeddings", "STTLayer"]  # noqa: RUF012 (transformers' own form)
+    _no_split_modules = [  # noqa: RUF012 (transformers' own form)
+        "STTBackbone",
+        "STTFrameEncoder",
+        "STTEmbeddings",
+        "STTLayer",
+    ]
     _input_embed_layer = "projection"
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -499,7 +504,7 @@ class STTPreTrainedModel(PreTrainedModel):
                 if table is not None:
                     init.trunc_normal_(table, std=std)
         elif isinstance(module, STTTemporalProjection):
-            # Not by way of STTLayer: outside its own tree, transformers passes over modules without direct parameters.
+            # Not in STTLayer's branch: outside its own tree, transformers skips modules without direct parameters.
             init.zeros_(module.weight)
             init.zeros_(module.bias)
         elif isinstance(module, nn.Conv2d):
@@ -605,9 +610,9 @@ class STTModel(STTPreTrainedModel):
             interpolate_pos_encoding: Accept clips of another T, H or W than the configuration's by interpolating the
                 position tables (linear in time, bicubic in space).
             output_attentions: Return the weights of both attentions; only under `attn_implementation="eager"`.
-            class_token_only: Leave out what only the other tokens' last states need: of the last block, the MLP and
-                the queries of its last attention. `pooler_output` stays what it was; `last_hidden_state`, and the last
-                of `hidden_states`, are `(B, 1, D)`. Where attentions are asked for, nothing is left out.
+            class_token_only: Skip what only the other tokens' last states need: the last block's MLP and the queries
+                of its last attention. `pooler_output` stays the same; `last_hidden_state` and the last of
+                `hidden_states` are `(B, 1, D)`. With attentions requested, nothing is skipped.
             feature_maps: `(B, T, C, h, w)` as `encode_frames` makes them, in place of `pixel_values`. Frames that
                 several clips share are then encoded once.
             kwargs: `output_hidden_states` and `return_dict` as everywhere in transformers; others go to the attention.
@@ -680,7 +685,7 @@ class STTModel(STTPreTrainedModel):
             )
         num_frames, height, width = pixel_values.shape[1], pixel_values.shape[3], pixel_values.shape[4]
         if 0 in pixel_values.shape:
-            raise ValueError(f"pixel_values has shape {tuple(pixel_values.shape)}: there is nothing in it to read.")
+            raise ValueError(f"pixel_values has shape {tuple(pixel_values.shape)}: an axis is empty.")
         if interpolate_pos_encoding:
             return
         # Sizes that give the same feature map need no other table.

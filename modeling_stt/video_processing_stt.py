@@ -1,7 +1,6 @@
-"""Video processor of STT: videos of all forms to clips. Travels with every checkpoint.
+"""Video processor of STT: videos of all forms to clips. This file travels with every checkpoint.
 
-Which frames of a clip are looked at is decided in one place, `sample_frame_indices`; `video_reading_stt.py` decodes
-only those.
+`sample_frame_indices` alone decides which frames of a clip are used; `video_reading_stt.py` decodes only those.
 """
 
 import os
@@ -46,14 +45,14 @@ def sample_frame_indices(
     frames_per_segment: int = 2,
     rng: np.random.Generator | None = None,
 ) -> np.ndarray:
-    """Which frames of a clip STT looks at: "dynamic sampling", 8 segments of 2 consecutive frames by default.
+    """Choose the frames of a clip: "dynamic sampling", 8 segments of 2 consecutive frames by default.
 
     The clip is cut into `num_frames / frames_per_segment` equal segments. For testing the consecutive frames start at
     each segment's centre, for training anywhere in the segment. Segments cover the whole clip; Former-DFER's code, the
     origin of the rule, rounds their length down in training and never sees a clip's last frames.
 
     A clip of fewer than `num_frames` frames repeats its frames evenly, in time order (ours: the origin repeats the
-    first frame only, which is no longer a clip). Where `frames_per_segment` does not divide `num_frames`, segments
+    first frame only, which makes a still picture). If `frames_per_segment` does not divide `num_frames`, segments
     have one frame.
 
     Args:
@@ -109,23 +108,23 @@ class STTVideoProcessor(BaseVideoProcessor):
         size: `{"height": 112, "width": 112}` px. Frames are squeezed to it, not cropped, as in Former-DFER's code.
         num_frames: Frames of a clip, 16; None for all.
         frames_per_segment: Consecutive frames taken of each of the `num_frames / frames_per_segment` segments, 2.
-        do_sample_frames: Whether to sample (`sample_frame_indices`); otherwise all frames are read.
+        do_sample_frames: Sample frames by `sample_frame_indices`; otherwise all frames are read.
         fps: Where given, takes that many frames a second instead of `num_frames`, by the same rule.
-        do_rescale: Whether to divide by 255; on. [`STTModel`] reads values in [0, 1].
-        do_normalize: Whether to normalise by `image_mean` and `image_std` after that; off, as in Former-DFER's code.
-            Turn it on for a backbone trained so: the defaults are ImageNet's.
+        do_rescale: Divide by 255; on. [`STTModel`] reads values in [0, 1].
+        do_normalize: Normalise by `image_mean` and `image_std` after that; off, as in Former-DFER's code. Turn it on
+            for a backbone that was trained so; the defaults are ImageNet's.
         face_crop: How the faces of the training clips were cut out of their videos, as `FaceCrop.to_dict()` of
             `modeling_stt.timeline` gives it, so that a timeline cuts faces alike; None where that is unknown. The
             processor itself cuts out no faces.
-        kwargs: All else as in [`~transformers.BaseVideoProcessor`]. On call, `video_metadata` tells the fps of arrays
-            and image folders; files have their own.
+        kwargs: Other settings as in [`~transformers.BaseVideoProcessor`]. On call, `video_metadata` gives the fps of
+            arrays and image folders; files have their own.
 
     Returns:
         On call, `{"pixel_values": (B, T, 3, H, W) float32}` with `return_tensors="pt"`; a list of clips without.
 
     Raises:
         FileNotFoundError: On call, for a missing file.
-        ValueError: On call, for what is no video, for one that is damaged or cut short, and for values out of range.
+        ValueError: On call, for something that is not a video, a damaged or truncated video, and values out of range.
 
     Example:
 
@@ -224,7 +223,7 @@ class STTVideoProcessor(BaseVideoProcessor):
         """Read one video's sampled frames as they are, before any resizing.
 
         Args:
-            video: One video in any of the forms told at the class.
+            video: One video in any of the forms that the class lists.
             rng: Draws the frames for training; None takes the segments' centres.
 
         Returns:
@@ -319,7 +318,7 @@ def _is_frame_file(video: Any) -> bool:
 
 
 def _is_video(video: Any) -> bool:
-    """Whether this is one video in one of the forms told at `STTVideoProcessor`; a single frame is a short one."""
+    """Recognise one video in a form that `STTVideoProcessor` lists; a single frame counts as a short video."""
     if isinstance(video, list | tuple):
         return len(video) > 0 and (all(map(_is_frame, video)) or all(map(_is_frame_file, video)))
     return _is_file(video) or _is_frame(video) or (isinstance(video, np.ndarray | torch.Tensor) and video.ndim == 4)
@@ -377,7 +376,7 @@ def _to_pixels(frames: Any, input_data_format: str | ChannelDimension | None = N
 
 
 def _refuse_other_ranges(clip: torch.Tensor) -> None:
-    """Refuse floats that dividing by 255 does not bring to [0, 1]: such clips come out black, or as noise, unseen."""
+    """Refuse floats that a division by 255 does not bring to [0, 1]: such clips would be black or noise, unnoticed."""
     if not clip.is_floating_point():
         return
     low, high = (value.item() for value in clip.aminmax())

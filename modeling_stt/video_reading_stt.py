@@ -65,7 +65,7 @@ MAX_DOWNLOAD_S = 300.0
 _PYAV = int(av.__version__.split(".")[0])
 ONE_THREAD: dict[str, Any] = {"threads": 1} if _PYAV >= 17 else {}
 
-# A title in another encoding than UTF-8 is no reason to refuse a video. PyAV 19 accepts it and has no such option.
+# A title in another encoding than UTF-8 is not a reason to refuse a video. PyAV 19 accepts it without such an option.
 _ANY_METADATA: dict[str, Any] = {"metadata_errors": "ignore"} if _PYAV < 19 else {}
 
 # HDR's transfer functions, PQ and HLG, by their numbers in ITU-T H.273; and how swscale is asked for BT.709 instead.
@@ -229,8 +229,8 @@ def read_video_frames(file: VideoFile, choose: ChooseFrames | None = None) -> tu
 
     Raises:
         FileNotFoundError: For a missing file.
-        ValueError: For a file that is no video, has no video stream or no frame, or is damaged or cut short, and for
-            an address that cannot be fetched; it is named.
+        ValueError: For a file that is not a video, lacks a video stream or a frame, or is damaged or cut short, and
+            for an address that cannot be fetched; it is named.
     """
     name = file if isinstance(file, str | os.PathLike) else getattr(file, "name", "the video given as bytes")
     try:
@@ -238,12 +238,12 @@ def read_video_frames(file: VideoFile, choose: ChooseFrames | None = None) -> tu
     except av.error.FFmpegError as error:
         raise ValueError(
             f"{name} cannot be read as a video ({error.strerror}). If it plays elsewhere, re-encode it; if not, it is "
-            "damaged, cut short, or no video at all."
+            "damaged, cut short, or not a video at all."
         ) from error
 
 
 def open_source(file: VideoFile) -> str | BinaryIO:
-    """What PyAV is to open: a file's address, or a binary file."""
+    """Check a source and give what PyAV opens: a file's address, or a binary file."""
     if isinstance(file, bytes):
         return io.BytesIO(file)
     if isinstance(file, io.TextIOBase):
@@ -282,7 +282,7 @@ class _GuardedRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def _is_private(address: str) -> bool:
-    """Whether any address of this host is loopback, private or otherwise outside of the public Internet."""
+    """Recognise a host with a loopback or private address, or another outside of the public Internet."""
     try:
         found = socket.getaddrinfo(urlsplit(address).hostname, None)
     except (OSError, UnicodeError):  # behind a proxy, which then resolves it
@@ -322,9 +322,9 @@ class _Scan(NamedTuple):
     Attributes:
         num_frames: Packets that hold a frame to be shown.
         times: Presentation times of these frames, ascending, in the stream's time base; empty if any is unknown.
-        entries: Where decoding can start, ascending: for each keyframe, the index of the first frame to be had from
-            there on and the position of the keyframe's packet. Empty where frames can't be found by their times.
-        fps: Frames a second, measured where the times are known.
+        entries: Places where decoding can start, ascending: for each keyframe, the index of the first frame that can
+            be decoded from there on and the position of the keyframe's packet. Empty if times don't identify frames.
+        fps: Frames a second, measured if the times are known.
     """
 
     num_frames: int
@@ -624,7 +624,7 @@ class VideoReader:
         if frame.interlaced_frame:
             frame = _deinterlace(frame)
         image = _convert(frame, width)
-        # Where the picture's x and y axes point to on the screen; only quarter turns and mirrorings are told apart.
+        # Directions of the picture's x and y axes on the screen; only quarter turns and mirrorings are distinguished.
         (x_to_x, x_to_y), (y_to_x, y_to_y) = self.display_matrix
         if abs(x_to_y) > abs(x_to_x):
             image, x_to_x, y_to_y = image.transpose(1, 0, 2), y_to_x, x_to_y
@@ -672,13 +672,13 @@ def _deinterlace(frame: av.VideoFrame) -> av.VideoFrame:
 
 
 def _h264_length_size(decoder: av.VideoCodecContext) -> int:
-    """In how many bytes the units of an H.264 packet tell their length; 0 for other codecs and ways of packing."""
+    """Number of bytes that hold the length of each unit of an H.264 packet; 0 for other codecs and packings."""
     header = decoder.extradata or b""
     return (header[4] & 3) + 1 if decoder.name == "h264" and len(header) > 4 and header[0] == 1 else 0
 
 
 def _is_leaf(packet: av.Packet, length_size: int) -> bool:
-    """Whether an H.264 packet holds a picture that no other is predicted from (nal_ref_idc 0), and nothing else.
+    """Recognise an H.264 packet with only a picture that no other is predicted from (nal_ref_idc 0).
 
     Leaving it out changes no other picture: the standard (ITU-T H.264, 7.4.1) allows no reference to it. Slices, and
     remarks such as timing, are all that may be in it; whatever is not understood makes it no leaf.
@@ -714,7 +714,7 @@ def choose_frames(choose: ChooseFrames | None, metadata: VideoMetadata, name: st
     """Ask which frames to read, all without `choose`, check the answer and note it in the metadata."""
     available = metadata.total_num_frames
     if available < 1:
-        raise ValueError(f"No frame can be had of {name}: at least one is needed.")
+        raise ValueError(f"{name} contains no decodable frame: at least one is needed.")
     indices = np.asarray(range(available) if choose is None else choose(metadata), dtype=np.int64)
     if indices.size == 0 or indices.min() < 0 or indices.max() >= available:
         raise ValueError(f"{name} has frames 0 to {available - 1}, of which {indices.tolist()} were chosen.")

@@ -79,7 +79,7 @@ def test_shape_of_every_output(order: str) -> None:
     assert base_outputs.keys() == {"last_hidden_state", "pooler_output"}
 
 
-def test_default_model_has_the_number_of_parameters_told_in_the_configuration() -> None:
+def test_default_model_has_the_number_of_parameters_that_the_configuration_states() -> None:
     with torch.device("meta"):
         model = STTForVideoClassification(STTConfig())
     assert model.num_parameters() == 19_765_319

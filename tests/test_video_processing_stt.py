@@ -1,4 +1,4 @@
-"""What `STTVideoProcessor` reads off real files. Every frame written here shows its number, so that it can be told."""
+"""`STTVideoProcessor` on real files. Every frame written here shows its number, so that frames can be identified."""
 
 import http.server
 import io
@@ -391,7 +391,7 @@ def test_odd_sizes_keep_every_row_and_column(tmp_path, height, width, codec, pix
     assert (frames[2].int() - torch.from_numpy(ramp).permute(2, 0, 1).int()).abs().float().mean() < 4
 
 
-def test_cover_pictures_are_no_video(tmp_path):
+def test_cover_pictures_are_not_video(tmp_path):
     path = tmp_path / "song.mp4"
     with av.open(path, "w") as container:
         video = container.add_stream("libx264", rate=25)
@@ -597,7 +597,7 @@ def test_the_last_number_in_the_name_counts(tmp_path):
         (["1.jpg", "01.jpg"], "the same frame number"),
     ],
 )
-def test_folders_that_do_not_tell_an_order_are_refused(tmp_path, names, message):
+def test_folders_without_a_clear_order_are_refused(tmp_path, names, message):
     for name in names:
         (tmp_path / name).touch()
     with pytest.raises(ValueError, match=message) as error:
@@ -701,12 +701,12 @@ def test_a_missing_path_is_named():
 
 
 def test_an_empty_file_is_said_to_be_empty(tmp_path):
-    """It was said to be damaged, cut short, or no video at all."""
+    """It was said to be damaged, cut short, or not a video at all."""
     (tmp_path / "clip.mp4").touch()
     assert (
         refusal(tmp_path / "clip.mp4") == f"{tmp_path / 'clip.mp4'} is empty (0 bytes): copy it again from its source."
     )
-    assert "no video at all" in refusal(b"")
+    assert "not a video at all" in refusal(b"")
 
 
 def test_a_file_that_may_not_be_read_is_not_said_to_be_damaged(clip, monkeypatch):
@@ -716,10 +716,10 @@ def test_a_file_that_may_not_be_read_is_not_said_to_be_damaged(clip, monkeypatch
 
 
 @pytest.mark.parametrize("data", [b"This is a text, not a video.\n" * 200, bytes(5000), b"\x00\x00\x00\x18ftypmp42"])
-def test_files_that_are_no_video_are_refused(tmp_path, data):
+def test_files_that_are_not_videos_are_refused(tmp_path, data):
     path = tmp_path / "clip.mp4"
     path.write_bytes(data)
-    assert str(path) in (message := refusal(path)) and "no video at all" in message
+    assert str(path) in (message := refusal(path)) and "not a video at all" in message
     assert "the video given as bytes" in refusal(data)
 
 
@@ -1065,7 +1065,7 @@ BLACK = np.zeros((4, 8, 8, 3), np.uint8)
         ([np.zeros((8, 8), np.uint8)] * 4, "Expected a video"),
     ],
 )
-def test_what_is_no_video_is_refused(video, message):
+def test_other_things_than_videos_are_refused(video, message):
     with pytest.raises(ValueError, match=message):
         STTVideoProcessor()(video, return_tensors="pt")
 
