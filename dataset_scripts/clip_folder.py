@@ -385,7 +385,7 @@ class Source(ClipSource):
         """Classes that a split lacks."""
         lacking = {split: self.lacking_classes(rows) for split, rows in self.listed_clips().items()}
         texts = [f"{split} has none of {shown(names)}" for split, names in lacking.items() if names]
-        found = "; ".join(texts) or f"{len(self.class_names())} classes."
+        found = "; ".join(texts) or f"{len(self.class_names())} classes"
         return [("every class is in every split", not texts, found)]
 
 

@@ -345,6 +345,10 @@ PROBLEMS = {
     "readable": ("can be read", "cannot be read"),
     "frame order": ("have frames in a known order", "have frames whose order cannot be known"),
 }
+ODDITIES = {
+    "motion": ("no clip has one frame only", "clips have one frame only"),
+    "pictures": ("no clip has pictures of several sizes, or faces not square", "clips have odd pictures"),
+}
 
 
 def _check(
@@ -438,13 +442,13 @@ def _check_clips(clips: dict[str, Clip], about: Iterable[str], still: bool) -> I
         such = [clip.text or clip_id for clip_id, clip in clips.items() if clip.problem == name]
         numbers = f"{len(such)} of {len(clips)}"
         yield _check(name, about, such, f"all {len(clips)} clips {good}", f"{numbers} clips {bad}")
-    single = [clip_id for clip_id, clip in clips.items() if clip.num_frames == 1 and not still]
-    odd = [f"{clip_id} {clip.odd}" for clip_id, clip in clips.items() if clip.odd]
-    for name, such, good, bad in (
-        ("motion", single, "no clip has one frame only", "clips have one frame only"),
-        ("pictures", odd, "no clip has pictures of several sizes, or faces not square", "clips have odd pictures"),
-    ):
-        yield _check(name, about, such, good, f"{len(such)} {bad}", "warning")
+    oddities = {
+        "motion": [clip_id for clip_id, clip in clips.items() if clip.num_frames == 1],
+        "pictures": [f"{clip_id} {clip.odd}" for clip_id, clip in clips.items() if clip.odd],
+    }
+    for name, (good, bad) in ODDITIES.items():
+        if name != "motion" or not still:
+            yield _check(name, about, oddities[name], good, f"{len(oddities[name])} {bad}", "warning")
 
 
 def _check_num_frames(name: str, source: dict[str, Any], clips: dict[str, Clip]) -> Iterator[Check]:
