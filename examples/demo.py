@@ -2,7 +2,8 @@
 
 Renders faces in DFEW's layout, trains a small STT with the compact loss and, beside it, the same model with
 plain cross entropy, scores both on the held-out fold, with frames in order and shuffled, and classifies a video of
-that fold with the saved model in a new process. The numbers say that the machinery works, and nothing of real faces.
+that fold with the saved model in a new process. Then a rendered film of two people is read by `stt timeline`. The
+numbers say that the machinery works, and nothing of real faces.
 """
 
 import argparse
@@ -23,7 +24,8 @@ from transformers.utils import logging
 
 import modeling_stt  # noqa: F401 (makes STT known to the Auto classes)
 from dataset_scripts import load_dataset
-from dataset_scripts.rendered_faces import MARKER, ORDER_ONLY, write_rendered_dfew
+from dataset_scripts.rendered_faces import MARKER, ORDER_ONLY, render_film, write_rendered_dfew, write_video
+from modeling_stt import pretrained
 from modeling_stt.training import ClipDataset, STTTrainer, STTTrainingArguments
 from modeling_stt.training.environment import describe_environment
 from modeling_stt.training.plots import plot_confusion_matrix
@@ -141,6 +143,31 @@ def classify_in_new_process(output_dir: Path) -> None:
     subprocess.run(command, check=True, cwd=output_dir)
 
 
+def read_film(output_dir: Path) -> None:
+    """Render a film of two people and read it as `stt timeline` does, with the weights that the package ships."""
+    two = [(22, ("neutral", "happy", "surprise")), (28, ("sad", "neutral", "angry"))]
+    film, chart = output_dir / "two_people.mp4", output_dir / "two_people.png"
+    write_video(film, render_film(two, seconds=9, image_size=160))
+    try:
+        model = pretrained.folder()
+    except FileNotFoundError:  # a checkout without the shipped weights
+        model = output_dir / "compact"
+    shown = " and ".join(", ".join(labels) for _, labels in two)
+    print(f"\nThe left and the right person of {film.name} show {shown}. {model.name} sees:", flush=True)
+    command = [
+        sys.executable,
+        "-m",
+        "modeling_stt.cli",
+        "timeline",
+        str(film),
+        "--model",
+        str(model),
+        "--chart",
+        str(chart),
+    ]
+    subprocess.run(command, check=True)
+
+
 def main() -> None:
     """Run the demo."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -155,8 +182,10 @@ def main() -> None:
     results = run_demo(arguments.output_dir, arguments.num_clips, options)
     print_table(results)
     classify_in_new_process(arguments.output_dir)
+    read_film(arguments.output_dir)
     seconds = time.monotonic() - start
-    print(f"\nWrote results.json, confusion.png and the model compact/ to {arguments.output_dir}/ in {seconds:.0f} s.")
+    written = "results.json, confusion.png, two_people.png and the model compact/"
+    print(f"\nWrote {written} to {arguments.output_dir}/ in {seconds:.0f} s.")
 
 
 if __name__ == "__main__":
