@@ -31,6 +31,7 @@ from dataset_scripts.rendered_faces import CLASS_NAMES, render_clip
 from modeling_stt import STTConfig, STTForVideoClassification, STTVideoProcessor
 from modeling_stt.loading import warn_of_slow_bfloat16
 from modeling_stt.timeline import FaceCrop, FaceTracker, Timeline, load_detector, read_frames
+from modeling_stt.timeline.detection import find_faces
 from modeling_stt.timeline.scorers import STTScorer
 from modeling_stt.timeline.windows import Sighting, Window
 from modeling_stt.training.environment import describe_environment
@@ -135,10 +136,10 @@ def measure_stages(video: Path, seconds: int = 10) -> dict[str, Any]:
     began = time.perf_counter()
     frames = [frame for frame, _ in zip(read_frames(video), range(25 * seconds), strict=False)]
     costs["decode"] = time.perf_counter() - began
-    detector, tracker, crop = load_detector(), FaceTracker(), FaceCrop()
+    detector, tracker, crop = load_detector(frames_at_once=1), FaceTracker(), FaceCrop()
     detector.detect([frames[0].image])
     began = time.perf_counter()
-    faces = [detector.detect([frame.image])[0] for frame in frames]
+    faces = [found or [] for _, found, _ in find_faces(frames, detector)]
     costs["detect"] = time.perf_counter() - began
     began = time.perf_counter()
     for frame, found in zip(frames, faces, strict=True):

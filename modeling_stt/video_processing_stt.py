@@ -22,7 +22,7 @@ from transformers.image_utils import (
     is_pil_image,
 )
 from transformers.processing_utils import VideosKwargs
-from transformers.utils import TensorType
+from transformers.utils import TensorType, logging
 from transformers.video_processing_utils import BaseVideoProcessor, BatchFeature
 from transformers.video_utils import VideoMetadata, make_batched_metadata
 
@@ -85,6 +85,13 @@ def sample_frame_indices(
         starts = rng.integers(bounds[:-1], bounds[1:])
     # Three or more consecutive frames may reach beyond the next segment's first.
     return np.sort((starts[:, None] + np.arange(frames_per_segment)).reshape(-1))
+
+
+# Width over height of frames, by that of the model's, from which on they are warned of: data sets' faces are about
+# square; the frames of films, 4:3 and longer, are not.
+MAX_STRETCH = 1.25
+
+logger = logging.get_logger(__name__)
 
 
 class STTVideoProcessorKwargs(VideosKwargs, total=False):
@@ -294,6 +301,9 @@ class STTVideoProcessor(BaseVideoProcessor):
         if kwargs.get("do_rescale") and kwargs.get("rescale_factor") == 1 / 255:
             for video in videos:
                 _refuse_other_ranges(video)
+        if kwargs.get("do_resize"):
+            for video in videos:
+                _warn_of_squeezing(video, kwargs["size"])
         clips = super()._preprocess(videos, return_tensors=None, **kwargs)["pixel_values_videos"]
         shapes = {tuple(clip.shape) for clip in clips}
         if return_tensors is not None and len(shapes) > 1:
@@ -302,6 +312,18 @@ class STTVideoProcessor(BaseVideoProcessor):
                 "do_resize on, or process them one by one."
             )
         return BatchFeature(data={"pixel_values": clips}, tensor_type=return_tensors)
+
+
+def _warn_of_squeezing(video: torch.Tensor, size: Any) -> None:
+    """Warn, once for each size, of frames that can hardly be those of a clip that is cropped to one face."""
+    height, width = video.shape[-2:]
+    stretch = width / height * size["height"] / size["width"]
+    if max(stretch, 1 / stretch) > MAX_STRETCH:
+        logger.warning_once(  # type: ignore[attr-defined]  # transformers adds it
+            f"Frames of {width} × {height} px are squeezed to the model's {size['width']} × {size['height']}. A model "
+            "that was trained on cropped faces misreads whole frames: find the faces with 'stt timeline', or crop "
+            "them with 'stt crop'."
+        )
 
 
 def _is_file(video: Any) -> bool:

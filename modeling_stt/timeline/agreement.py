@@ -36,7 +36,7 @@ class LabelledStretch:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How well rows agree with labels.
+    """Agreement of rows with labels.
 
     Args:
         scores: WAR, UAR, recalls and confusion matrix over the rows that are scored and labelled; an unsure row counts

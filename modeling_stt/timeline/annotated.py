@@ -1,7 +1,7 @@
 """A video with what was found in it burnt into its frames.
 
 What a face shows at a moment is known when the window around it is over. So the video is decoded twice, side by side:
-the frames that are drawn on follow those that are looked at by a window or some, and none has to be kept meanwhile.
+the frames that are drawn on are some windows behind those that are searched, and none has to be kept meanwhile.
 """
 
 import logging
@@ -37,18 +37,18 @@ logger = logging.getLogger(__name__)
 
 
 def write_annotated_video(video: str | PathLike, timeline: Timeline, output: str | PathLike) -> Iterator[Row]:
-    """Give the rows of a video, and meanwhile write the video with boxes, tracks and labels burnt into it.
+    """Give the rows of a video, and meanwhile write the video with boxes, persons and labels burnt into it.
 
     It is written as the rows are taken, in constant memory, and is there when all have been: `for row in …`, or
     `rows = list(…)`. A frame shows what the chart of `draw_timeline` shows at its time: the label, score and margin of
     the window around it, or the state. Frames keep their times to 1/60,000 s (in .mkv to 1/1,000 s) and stand upright;
-    those that are damaged are missing, as they are from the rows. Odd widths and heights grow by a pixel. The picture
+    those that are damaged are missing, as in the rows. Odd widths and heights grow by a pixel. The picture
     is encoded anew, by x264 or, where PyAV has none, as MPEG-4. The sound is copied; where the new container cannot
     hold it, a warning says that it is left out.
 
     Args:
         video: File, or http(s) address of one. It is read twice, so that no camera will do.
-        timeline: What reads it.
+        timeline: Reads it.
         output: File to write, `.mp4`, `.mov` or `.mkv`. It appears when it is complete.
 
     Yields:
@@ -66,7 +66,7 @@ def write_annotated_video(video: str | PathLike, timeline: Timeline, output: str
         what = video if isinstance(video, str) else "What is given as frames"
         raise ValueError(f"{what} can be read only once: record it to a file, and annotate that.")
     if output.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{output} must end in one of {', '.join(SUFFIXES)}: the suffix tells the format.")
+        raise ValueError(f"{output} must end in one of {', '.join(SUFFIXES)}: the suffix gives the format.")
     if output.resolve() == Path(video).resolve():
         raise ValueError(f"{output} is the video itself: name another file to write.")
     if not output.parent.is_dir():

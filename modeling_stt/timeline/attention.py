@@ -1,4 +1,4 @@
-"""Where and when the model attends in the clip of one face: its space-time attention maps.
+"""Space-time attention maps: the places and moments of one face's clip that the model attends to.
 
 The maps are an attention rollout (Abnar and Zuidema 2020, arXiv:2005.00928), carried over to attention that is divided
 into space and time. From the class token of the last block, which the label is read from, attention is followed back
@@ -7,11 +7,10 @@ from itself (the residual) and half from the tokens that it attends to, by the m
 class token is copied to every position or frame and averaged after, as the model does, so is its attention. The result
 is one weight for each position of each frame; they are given as a map for each frame and a weight for each frame.
 
-Attention is no cause: the rollout leaves out values, MLPs and whatever the backbone mixes across the frame, and a
+Attention is not a cause: the rollout leaves out values, MLPs and whatever the backbone mixes across the frame, and a
 place that is attended to need not have changed the label.
 """
 
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -21,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers.video_utils import VideoMetadata
 
 from ..modeling_stt import STTForVideoClassification, STTVideoClassifierOutput
 from ..video_processing_stt import STTVideoProcessor
@@ -40,11 +38,6 @@ if TYPE_CHECKING:
 
 COLUMNS = 16  # frames in a line
 
-# Data sets' faces are about square; the frames of films, 4:3 and longer, are not.
-MAX_STRETCH = 1.25
-
-logger = logging.getLogger(__name__)
-
 # Inches.
 LEFT, FRAMES, RIGHT, LARGEST_FRAME = 0.75, 10.9, 3.2, 1.2
 TOP, BARS, BELOW_BARS, BOTTOM = 0.45, 0.6, 0.6, 0.45
@@ -58,7 +51,7 @@ CAPTION = (
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """What the model attends to in one clip of T frames, its map h × w.
+    """The model's attention to one clip of T frames, its map h × w.
 
     Args:
         frames: `(T, H, W, 3)` uint8 RGB, as the model saw them.
@@ -84,13 +77,13 @@ class Explanation:
 
 
 def explain(video: Source, timeline: Timeline, *, at_s: float | None = None, track: int | None = None) -> Explanation:
-    """What the model attends to in a window of a video.
+    """Explain a window of a video by the model's attention.
 
     Args:
         video: As for `timeline`, but not live. It is read from its beginning, so that tracks have the ids that its
-            rows tell, up to the window. To explain many windows of one video, take them from `Timeline.windows` and
+            rows have, up to the window. To explain many windows of one video, take them from `Timeline.windows` and
             give them to `explain_window`.
-        timeline: What reads it. Its model must have been loaded with `attn_implementation="eager"`.
+        timeline: Reads it. Its model must have been loaded with `attn_implementation="eager"`.
         at_s: A moment of the video in seconds: the window is explained whose middle is nearest. By default the first
             window with a face that can be scored.
         track: Id of the track; by default the largest face in that window.
@@ -105,7 +98,7 @@ def explain(video: Source, timeline: Timeline, *, at_s: float | None = None, tra
 
 
 def explain_window(window: Window, timeline: Timeline, name: str = "window") -> Explanation:
-    """What the model attends to in a window, as `Timeline.windows` gives it; see `explain`.
+    """Explain a window that `Timeline.windows` gave; see `explain`.
 
     Raises:
         ValueError: For a window without a picture of a face, or another attention back-end than "eager".
@@ -118,7 +111,7 @@ def explain_window(window: Window, timeline: Timeline, name: str = "window") -> 
 
 
 def explain_clip(clip: Any, model: STTForVideoClassification, processor: STTVideoProcessor) -> Explanation:
-    """What the model attends to in a clip that is cropped to one face, as those of data sets are.
+    """Explain a clip that is cropped to one face, as those of data sets are.
 
     Args:
         clip: One video in any form that the processor takes: a file, a folder of frames, an array. A file or folder
@@ -133,23 +126,8 @@ def explain_clip(clip: Any, model: STTForVideoClassification, processor: STTVide
     inputs = processor(clip, return_tensors="pt", return_metadata=True)
     [metadata] = inputs["video_metadata"]
     name = Path(clip).name if isinstance(clip, str | PathLike) else "clip"
-    _warn_of_squeezing(name, metadata, inputs["pixel_values"].shape[-2:])
     times_s = np.array(metadata.frames_indices) / metadata.fps if metadata.fps else None
     return _explain(model, processor, inputs["pixel_values"][0], times_s, name)
-
-
-def _warn_of_squeezing(name: str, metadata: VideoMetadata, size: Sequence[int]) -> None:
-    """Tell that a file's frames are no cut of a face by their shape: the processor squeezes any to the model's."""
-    if not metadata.height or not metadata.width:  # of an array, whose maker knows
-        return
-    stretch = metadata.width / metadata.height * size[0] / size[1]
-    if max(stretch, 1 / stretch) > MAX_STRETCH:
-        logger.warning(
-            "%s has frames of %d × %d px, which are squeezed to the model's %d × %d. A model that was trained on cut "
-            "out faces cannot read them so: find the faces by 'stt timeline' or 'stt explain' without --clip, or cut "
-            "them out by 'stt crop'.",
-            *(name, metadata.width, metadata.height, size[1], size[0]),
-        )
 
 
 def refuse_hidden_attention(model: STTForVideoClassification) -> None:
@@ -315,7 +293,7 @@ def to_pictures(pixels: torch.Tensor, processor: STTVideoProcessor) -> np.ndarra
 def draw_explanation(explanation: Explanation) -> "Figure":
     """Draw the frames, where in each the attention lies, how much of it each frame has, and the scores.
 
-    A colour is the same multiple of an even spread in all frames, as the scale beside them tells; the frames beneath
+    A colour is the same multiple of an even spread in all frames, as the scale beside them shows; the frames beneath
     are grey. Clips of more than 16 frames take several lines.
 
     Raises:

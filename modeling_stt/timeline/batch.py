@@ -320,7 +320,7 @@ class _Table:
         self.settings = json.loads(to_json(timeline.settings()))  # rounded as it is when it is read again
 
     def refuse_other_settings(self) -> None:
-        """Refuse to add rows to a table that was made with other settings: they could not be told apart."""
+        """Refuse to add rows to a table that was made with other settings: rows of both kinds would look alike."""
         if not self.settings_file.is_file():
             if self.output.exists():
                 raise ValueError(

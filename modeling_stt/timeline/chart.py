@@ -93,7 +93,7 @@ def draw_timeline(
 
 def _check_rows(rows: Sequence[Row], class_names: Sequence[str]) -> None:
     if not rows:
-        raise ValueError("There is no row to draw: the video had no frame, or its rows were taken already.")
+        raise ValueError("There are no rows to draw: the video had no frame, or its rows were taken already.")
     if len(videos := sorted({row.video for row in rows})) > 1:
         raise ValueError(f"The rows are of {len(videos)} videos ({videos[0]}, {videos[1]}, …): draw one at a time.")
     for row in rows:
@@ -208,14 +208,14 @@ class _Chart:
         handles = [Patch(facecolor=color, label=literal(name)) for name, color in self.colors.items()]
         style: dict[str, Any] = {"facecolor": STATE_COLOR, "edgecolor": STATE_EDGE}
         handles += [Patch(hatch=STATE_HATCHES[state], label=state, **style) for state in states]
-        # On one line: a segment narrower than its word is told by its colour here.
+        # On one line: the colour of a segment that is narrower than its word is found here.
         size = min(9.0, 9 * LEGEND_LETTERS / sum(len(handle.get_label()) + 6 for handle in handles))
         self.page.figure.legend(
             handles=handles, loc="lower center", ncols=len(handles), frameon=False, fontsize=size, columnspacing=1.2
         )
 
     def _axes(self, top: float, height: float) -> "Axes":
-        """Axes of this height whose top is so many inches below the figure's; x in seconds."""
+        """Add axes of this height, `top` inches below the figure's top; x is in seconds."""
         axes = self.page.axes(LEFT, top, FIGURE_WIDTH - LEFT - RIGHT, height)
         axes.set_xlim(self.start_s, self.end_s)
         axes.margins(0)

@@ -54,7 +54,7 @@ class FaceClip:
 
     @property
     def name(self) -> str:
-        """What is added to the video's name: its track and piece."""
+        """Suffix of the video's name: track and piece."""
         return f"{self.track}" if self.piece is None else f"{self.track}_{self.piece}"
 
 

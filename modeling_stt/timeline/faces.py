@@ -35,7 +35,7 @@ class Face:
     def __post_init__(self) -> None:
         left, top, right, bottom = self.box
         if not (np.isfinite(self.box).all() and left < right and top < bottom):
-            raise ValueError(f"box={self.box} is no box: expected left < right and top < bottom, in pixels.")
+            raise ValueError(f"box={self.box} is not a box: expected left < right and top < bottom, in pixels.")
         if self.landmarks is not None and (self.landmarks.shape != (5, 2) or not np.isfinite(self.landmarks).all()):
             raise ValueError(f"Expected five finite landmarks as an array (5, 2), got {self.landmarks!r}.")
 
@@ -61,7 +61,7 @@ def place_between(before: Face, after: Face, share: float) -> Face:
 
 @runtime_checkable
 class FaceDetector(Protocol):
-    """What finds faces. Anything with a name and this method will do."""
+    """Finds faces. Anything with a name and this method is a detector."""
 
     name: str
 
@@ -111,7 +111,7 @@ class FaceCrop:
         """The crop that a model's processor names (`STTVideoProcessor.face_crop`).
 
         Raises:
-            ValueError: For a key that is none of the fields: crops would silently differ from those of training.
+            ValueError: For an unknown key: crops would silently differ from those of training.
         """
         if unknown := sorted(set(values) - {field.name for field in fields(cls)}):
             raise ValueError(
@@ -120,7 +120,7 @@ class FaceCrop:
         return cls(**values)
 
     def too_small(self, face: Face) -> bool:
-        """Whether the face has too few pixels for its expression to be read."""
+        """Return whether the face has too few pixels for its expression to be read."""
         return face.side < self.min_side
 
     def __call__(self, frame: np.ndarray, face: Face) -> np.ndarray:
@@ -133,7 +133,7 @@ class FaceCrop:
         return _sample(frame, *self.placement(face), self.size)
 
     def placement(self, face: Face) -> tuple[complex, complex]:
-        """How far a pixel of the picture goes in the frame and where its left top corner lies: x + iy in pixels."""
+        """Return the step of a pixel of the picture in the frame, and its left top corner: x + iy in pixels."""
         if self.align and face.landmarks is not None:
             points = face.landmarks @ (1, 1j)
             wanted = (REFERENCE_POINTS + self.margin) @ (1, 1j) * self.size / (1 + 2 * self.margin)

@@ -1,4 +1,4 @@
-"""What pictures have in common: a page laid out in inches, colours of classes and states, and fonts."""
+"""Shared parts of pictures: a page laid out in inches, colours of classes and states, and fonts."""
 
 import logging
 from collections.abc import Iterator, Sequence

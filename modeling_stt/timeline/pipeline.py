@@ -128,7 +128,7 @@ class Timeline:
 
     @property
     def crop(self) -> FaceCrop:
-        """How faces are cut out of their frames."""
+        """Convention by which faces are cut out of their frames."""
         return self.scorer.crop
 
     @property

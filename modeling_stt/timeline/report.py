@@ -28,7 +28,7 @@ th, td {padding: 2px 12px 2px 0; text-align: left; font-variant-numeric: tabular
 """
 LIMITS = """An expression is not an emotion: what a face shows is not what a person feels. The model judges one face in
 windows of time and errs, more often on faces, light and angles unlike those it was trained on, and on people who talk.
-Probabilities are the model's own; where it has no calibration on such footage, they are no chances of being right. Do
+Probabilities are the model's own; where it has no calibration on such footage, they are not chances of being right. Do
 not judge anybody by this page: at work, in hiring, at school, in health care or by the police. Persons are numbered by
 place and look within a shot; somebody who is seen again after a cut has another number."""
 

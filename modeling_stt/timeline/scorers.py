@@ -1,4 +1,4 @@
-"""Scorers: what gives probabilities to windows. An STT, any video or image classifier of transformers, or a function.
+"""Scorers give probabilities to windows: an STT, any video or image classifier of transformers, or a function.
 
 Windows overlap, and so do the frames that the sampling rule picks of them. What a model computes of one face in one
 frame is kept with that face (`Sighting.memo`), so that it is computed once however many windows look at it.
@@ -53,7 +53,7 @@ logger = logging.getLogger(__name__)
 
 
 class Scorer(Protocol):
-    """What gives probabilities to windows.
+    """Gives probabilities to windows.
 
     Attributes:
         name: What is said of it in settings and reports: a folder, a name on the Hub, a function's name.
@@ -75,7 +75,7 @@ class Scorer(Protocol):
 
 
 class ModelScorer:
-    """What the scorers that run a model of transformers share.
+    """Base of the scorers that run a model of transformers.
 
     Args:
         model: The classifier; it is set to evaluation.

@@ -50,7 +50,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class TrackSummary:
-    """What a track adds up to.
+    """Summary of a track.
 
     Args:
         track: Its id.

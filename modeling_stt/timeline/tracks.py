@@ -27,7 +27,7 @@ CUT_EDGES = 0.5
 
 # Distance (Hellinger, in [0, 1]) beyond which two faces don't look like one person. Measured: one person a second
 # apart 0.29 (99th percentile) and 0.37 (most), persons of different videos 0.45 and more, but five persons in one
-# photograph 0.39 and more: a look tells some people apart, not all.
+# photograph 0.39 and more: looks distinguish some people, not all.
 LOOK_GATE = 0.45
 
 # A face that fits a track worse than this (see `FaceTracker._cost`) is another one. A person hidden for a while must
@@ -48,7 +48,7 @@ class _Track:
     look: np.ndarray
 
     def expected_center(self, time_s: float) -> np.ndarray:
-        """Where the face should be at this time if it moves on as it did, x and y in pixels."""
+        """Return the expected place of the face at this time if it moves on as it did, x and y in pixels."""
         return np.array(self.face.center) + self.velocity * min(time_s - self.time_s, MAX_COAST_S)
 
     def see(self, time_s: float, face: Face, look: np.ndarray) -> None:
@@ -149,7 +149,7 @@ class FaceTracker:
         return owners
 
     def _cost(self, track: _Track, time_s: float, face: Face, look: np.ndarray) -> float:
-        """How badly the face fits the track, from 0 to 2; infinite where it cannot be the same."""
+        """Return the misfit of face and track, from 0 to 2; infinite if they cannot be the same."""
         unseen_s = time_s - track.time_s
         small, large = sorted([face.side, track.face.side])
         reach = min(0.6 + unseen_s, 2.0) * (small + large) / 2

@@ -75,8 +75,8 @@ def read_frames(source: Source, live: bool | None = None) -> Iterator[TimedFrame
 
     Raises:
         FileNotFoundError: For a missing file or camera.
-        ValueError: For what is no video, has no video stream or no frame, and for frames of an iterable that are not
-            such frames; it is named.
+        ValueError: For a file that is not a video, or has no video stream or no frame, and for items of an iterable
+            that are not such frames; it is named.
         DamagedVideoError: After the last frame of a file that is cut short or damaged to its end, or of a connection
             that broke.
     """

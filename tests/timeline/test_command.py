@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,10 +10,12 @@ import threading
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from helpers.face_videos import NAMES, make_timeline, save_model, scene, write_sound, write_video
 from modeling_stt import cli
 from modeling_stt.timeline import video
+from modeling_stt.timeline.faces import FaceCrop
 from modeling_stt.timeline.rows import columns
 from modeling_stt.timeline.tables import read_table
 from modeling_stt.timeline.video import read_frames
@@ -246,3 +249,110 @@ def test_where_one_may_not_write_it_is_said_before_anything_is_read(model, folde
     out, err = capsys.readouterr()
     assert "may not write" in err
     assert out == ""
+
+
+def test_a_missing_file_prints_no_head(model, folder, capsys):
+    """The head of a table stood above the reason that there is none."""
+    assert run("missing.mp4", "--model", model, *DETECTOR) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "missing.mp4" in err
+
+
+def test_segments_and_a_summary_of_each_person(model, folder, capsys):
+    assert run(folder / "a.mp4", "--model", model, *DETECTOR, "--segments") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["start", "end", "face", "expression"]
+    assert lines[-1].startswith("person 1, 0.0 to 3.0 s: ")
+    assert run(folder / "a.mp4", "--model", model, *DETECTOR, "--segments", "--jsonl") == 0
+    parts = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (parts[0]["start_s"], parts[-1]["end_s"], parts[0]["track"]) == (0, 3, 1)
+
+
+def test_one_pass_makes_everything(model, folder, tmp_path, capsys):
+    names = {"--output": "t.csv", "--chart": "c.png", "--annotate": "w.mp4", "--report": "r.html"}
+    files = [text for option, name in names.items() for text in (option, tmp_path / name)]
+    assert run(folder / "a.mp4", "--model", model, *DETECTOR, *files, "--segments") == 0
+    assert {"t.csv", "t.segments.csv", "t.summary.csv", "c.png", "w.mp4", "r.html"} <= set(os.listdir(tmp_path))
+    page = (tmp_path / "r.html").read_text("utf-8")
+    assert "person 1" in page and "data:image/png;base64," in page and "An expression is not an emotion" in page
+    assert "http" not in page.replace("http-equiv", ""), "the page needs no other file"
+    assert "2 rows (2 face) of 1 video" in capsys.readouterr().out
+
+
+def test_a_folder_gets_a_report_of_each_video_and_an_index(model, folder, tmp_path, capsys):
+    for _ in range(2):  # the second time, nothing is read again
+        assert run(folder, "--model", model, *DETECTOR, "--output_dir", tmp_path / "out") == 0
+    assert sorted(os.listdir(tmp_path / "out")) == ["a.html", "b.html", "index.html", "rows.csv", "rows.settings.json"]
+    index = (tmp_path / "out" / "index.html").read_text("utf-8")
+    assert 'href="a.html"' in index and "person 1, 0.0 to 3.0 s" in index and "no face, or not read" in index
+    assert "2 of these were there already" in capsys.readouterr().out
+
+
+def test_own_labels_are_compared_with_rows(model, folder, tmp_path, capsys):
+    (tmp_path / "labels.csv").write_text("start,end,label\n0,1.5,happy\n1.5,3,sadness\n")
+    arguments = [str(folder / "a.mp4"), str(tmp_path / "labels.csv"), "--model", str(model), *DETECTOR]
+    assert cli.main(["score", *arguments, "--json", str(tmp_path / "score.json")]) == 0
+    out = capsys.readouterr().out
+    assert "2 windows with scores and a label" in out and "always 'happy'" in out
+    assert json.loads((tmp_path / "score.json").read_text())["scores"]["num_clips"] == 2
+
+
+@pytest.mark.parametrize("encoding", ["cp437", "cp932", "ascii"])
+def test_output_streams_that_are_not_utf8_get_what_they_can_show(model, folder, tmp_path, encoding):
+    """A dash, or the name of the video, ended the run or lost its report."""
+    video = tmp_path / "größe 高.mp4"
+    video.write_bytes((folder / "b.mp4").read_bytes())
+    command = [sys.executable, "-m", "modeling_stt.cli", "timeline", str(video), "--model", str(model), *DETECTOR]
+    done = subprocess.run(command, capture_output=True, env=environment() | {"PYTHONIOENCODING": encoding})
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert b"no face" in done.stdout
+
+
+def test_a_detector_in_the_current_folder_is_found(model, folder, tmp_path):
+    (tmp_path / "my_module.py").write_text("from helpers.face_videos import find_halves as find_faces\n")
+    program = "import sys; sys.path.pop(0); from modeling_stt.cli import main; sys.exit(main())"  # as `stt` runs
+    command = [sys.executable, "-c", program, "timeline", str(folder / "b.mp4"), "--model", str(model)]
+    command += ["--detector", "my_module:find_faces"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment())
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "no face" in done.stdout
+
+
+def test_help_and_wrong_usage_load_no_torch(model):
+    """They took five to eight seconds."""
+    program = "import sys; from modeling_stt.cli import main\ntry: main(sys.argv[1:])\nexcept SystemExit: pass\n"
+    program += "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    for arguments in (["--help"], ["timeline", "--help"], ["crop", "x"], ["explain"], ["score", "--help"], ["what"]):
+        command = [sys.executable, "-c", program, *arguments]
+        assert subprocess.run(command, capture_output=True, env=environment()).returncode == 0, arguments
+
+
+def test_the_crops_defaults_are_those_of_the_convention(monkeypatch):
+    seen = {}
+    monkeypatch.setattr("modeling_stt.timeline.write_crops", lambda *args, **options: seen.update(crop=args[2]) or ())
+    assert cli.main(["crop", "x", "--output", "y", *DETECTOR]) == 0
+    assert seen["crop"] == FaceCrop()
+
+
+def test_the_crop_can_be_changed(model, folder, tmp_path):
+    (tmp_path / "crop.json").write_text('{"margin": 0.4, "align": false, "size": 99, "min_side": 20}')
+    options = ["--face_crop", tmp_path / "crop.json", "--margin", "0.2", "--output", tmp_path / "t.csv"]
+    assert run(folder / "b.mp4", "--model", model, *DETECTOR, *options) == 0
+    crop = json.loads((tmp_path / "t.settings.json").read_text())["face_crop"]
+    assert crop == {"margin": 0.2, "align": False, "size": 40, "min_side": 20}
+
+
+@pytest.mark.parametrize("command", ["timeline", "explain", "score"])
+def test_a_model_that_was_not_loaded_as_a_whole_does_not_answer(model, folder, tmp_path, capsys, command):
+    (tmp_path / "labels.csv").write_text("start,end,label\n0,1.5,happy\n")
+    broken = shutil.copytree(model, tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    save_file(
+        {k: v for k, v in weights.items() if "layers.1" not in k}, broken / "model.safetensors", {"format": "pt"}
+    )
+    more = {"explain": ["--output", str(tmp_path / "x.png")], "score": [str(tmp_path / "labels.csv")]}
+    with pytest.raises(SystemExit) as exit:
+        cli.main([command, str(folder / "a.mp4"), *more.get(command, []), "--model", str(broken)])
+    assert exit.value.code == 2
+    assert "broken: " in (err := capsys.readouterr().err) and "are missing" in err

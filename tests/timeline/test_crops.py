@@ -149,3 +149,25 @@ def test_stt_crop(videos, tmp_path, capsys):
         cli.main(["crop", str(videos), "--output", str(output), "--margin", "-1"])
     assert exit.value.code == 2
     assert "Expected a margin" in capsys.readouterr().err
+
+
+def test_long_takes_are_cut_into_pieces(videos, tmp_path):
+    """One clip was made of a take of a minute."""
+    [(_, clips, _)] = cut([videos / "happy" / "two.mp4"], tmp_path / "clips", clip_s=0.8)
+    assert [(c.folder.name, c.start_s, c.num_frames) for c in clips] == [
+        *(("two_1_0", 0.0, 20), ("two_1_1", 0.8, 20)),  # of 2 s; the last 0.4 s are shorter than min_s
+        ("two_2_0", 0.0, 20),
+    ]
+    with pytest.raises(ValueError, match=r"clip_s=0\.3 must be more than min_s=0\.5"):
+        cut([videos / "happy" / "two.mp4"], tmp_path / "other", clip_s=0.3)
+
+
+def test_a_video_that_was_replaced_is_cut_again(videos, tmp_path):
+    video = tmp_path / "v.mp4"
+    for name, expected in (("two.mp4", ["v_1", "v_2"]), ("../sad/one.mp4", ["v_1"])):
+        video.write_bytes((videos / "happy" / name).read_bytes())
+        [(_, clips, _)] = cut([video], tmp_path / "clips")
+        assert [clip.folder.name for clip in clips] == expected
+        assert sorted(p.name for p in (tmp_path / "clips").iterdir() if p.is_dir()) == expected
+        assert [row["clip"] for row in index(tmp_path / "clips")] == expected
+    assert cut([video], tmp_path / "clips") == []

@@ -10,8 +10,9 @@ import pytest
 from helpers.drawn_faces import DRAWN_POINTS, draw_faces, face_at
 from helpers.real_videos import read_real
 from modeling_stt.timeline import detection
-from modeling_stt.timeline.detection import load_detector
+from modeling_stt.timeline.detection import find_faces, load_detector
 from modeling_stt.timeline.faces import REFERENCE_POINTS, Face, FaceCrop, FaceDetector
+from modeling_stt.timeline.video import TimedFrame
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def detector() -> FaceDetector:
 
 @pytest.mark.parametrize("box", [(5, 0, 5, 9), (0, 9, 5, 1), (0, 0, math.nan, 9), (0, 0, math.inf, 9)])
 def test_a_box_without_area_is_refused(box):
-    with pytest.raises(ValueError, match="is no box"):
+    with pytest.raises(ValueError, match="is not a box"):
         Face(box, 1.0)
 
 
@@ -326,3 +327,60 @@ def test_aligned_real_faces_keep_their_eyes_where_they_belong(detector):
         [[again]] = detector.detect([crop(frame, face)])
         assert np.linalg.norm(again.landmarks - points_in_crop(crop), axis=1).mean() < 0.08 * crop.size
     assert max(tilts) > 20
+
+
+def test_a_function_that_returns_none_sees_no_face_and_one_that_returns_boxes_is_named():
+    """None and tuples stopped a table of thousands of videos."""
+    frame = draw_faces((90, 160), [])
+    assert load_detector(lambda frame: None).detect([frame]) == [[]]
+    with pytest.raises(ValueError, match=r"returned \[\(1, 2, 3, 4\)\]: expected a list of Face"):
+        load_detector(lambda frame: [(1, 2, 3, 4)]).detect([frame])
+
+
+def test_frames_that_go_through_the_network_together_have_the_faces_that_they_have_alone(detector):
+    frames = [draw_faces((180, 320), [(60 + 40 * n, 90, 0.7)]) for n in range(3)] + [draw_faces((240, 200), [])]
+    together = load_detector(batch_size=4).detect(frames)
+    for frame, faces in zip(frames, together, strict=True):
+        [alone] = detector.detect([frame])
+        assert len(faces) == len(alone)
+        for one, other in zip(faces, alone, strict=True):
+            assert one.box == pytest.approx(other.box, abs=0.01)
+
+
+class Counting:
+    """The real detector, counting its searches of whole frames."""
+
+    name, frames_at_once = "counting", 1
+
+    def __init__(self, detector) -> None:
+        self.detector, self.num_whole = detector, 0
+
+    def detect(self, frames):
+        self.num_whole += len(frames)
+        return self.detector.detect(frames)
+
+    def detect_near(self, frame, known):
+        return self.detector.detect_near(frame, known)
+
+
+def test_faces_are_sought_near_where_they_were(detector):
+    """Between searches of whole frames, the same faces are found in the surroundings of the last ones."""
+    images = [draw_faces((360, 640), [(200 + 2 * n, 180, 1.2)] + [(500, 150, 1.2)] * (n >= 25)) for n in range(50)]
+    frames = [TimedFrame(n / 25, image) for n, image in enumerate(images)]
+    counting = Counting(detector)
+    searched = list(find_faces(frames, counting))
+    assert counting.num_whole <= 8
+    for n, (frame, faces, _) in enumerate(searched):
+        [whole] = detector.detect([frame.image])
+        if 25 <= n < 36:
+            continue  # somebody new is found with the next whole frame
+        assert len(faces) == len(whole) == 1 + (n >= 25)
+        for one, other in zip(faces, whole, strict=True):
+            assert one.landmarks == pytest.approx(other.landmarks, abs=1.5)
+
+
+def test_a_face_that_is_lost_or_another_picture_makes_the_whole_frame_be_searched(detector):
+    left, right = draw_faces((360, 640), [(150, 180, 1.2)]), draw_faces((360, 640), [(500, 180, 1.2)])
+    frames = [TimedFrame(n / 25, left if n < 4 else right) for n in range(8)]
+    searched = list(find_faces(frames, Counting(detector)))
+    assert [round(faces[0].center[0], -1) for _, faces, _ in searched] == [150] * 4 + [500] * 4

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.face_videos import face_clip, make_model, make_processor
+from helpers.face_videos import face_clip, make_model, make_processor, make_timeline, scene
 from modeling_stt.timeline.scorers import STTScorer
 from modeling_stt.timeline.video import TimedFrame
-from modeling_stt.timeline.windows import Sighting, Window, WindowCutter
+from modeling_stt.timeline.windows import MAX_FRAMES, Sighting, Window, WindowCutter
 
 NO_IMAGE = np.empty(0)
 BOX = (0.0, 0.0, 9.0, 9.0)
@@ -192,3 +192,21 @@ def test_no_windows_give_no_logits_and_another_size_is_refused():
     processor.size = {"height": 64, "width": 64}
     with pytest.raises(ValueError, match="64×64 px, the model was made for 32×32"):
         STTScorer(make_model(), processor)
+
+
+def test_of_a_very_fast_video_a_window_keeps_a_bounded_number_of_frames():
+    """At 1000 frames a second, the memory that "does not grow" grew with the rate."""
+    image = scene("happy", "")[0]
+    pairs = list(make_timeline(batch_size=1).windows((n / 2000, image) for n in range(6000)))
+    assert [row.state for row, _ in pairs] == ["face", "face"]
+    for row, window in pairs:
+        assert MAX_FRAMES / 2 < window.num_frames <= MAX_FRAMES + 1
+        assert row.frames_dropped > 2000, "what is passed over is counted"
+
+
+def test_the_box_of_a_window_is_in_pixels_of_its_last_frame():
+    """Boxes of two sizes of the picture were mixed."""
+    crop = np.zeros((4, 4, 3), np.uint8)
+    large = [Sighting(n / 25, (100.0, 40.0, 200.0, 140.0), crop, (640, 360)) for n in range(30)]
+    small = [Sighting(1.2 + n / 25, (50.0, 20.0, 100.0, 70.0), crop, (320, 180)) for n in range(10)]
+    assert Window(0, 2, 1, large + small, 40).box == (50, 20, 100, 70)
