@@ -462,8 +462,9 @@ def _print_rows(reader: "Timeline", videos: Sequence[str], args: argparse.Namesp
         rows: list[Row] = []
         is_first = True
         with stop_on_interrupt(video) as stop:
+            given = outputs.rows(video, reader, stop)
             try:
-                for row in outputs.rows(video, reader, stop):
+                for row in given:
                     if is_first and not args.jsonl:
                         print(f"{video}\n{'start':>10}{'end':>10}{'face':>6}  expression")
                     is_first = False

@@ -35,12 +35,14 @@ class Outputs:
         """Give the rows of a video, and make the files meanwhile; they are there when all rows have been taken.
 
         Raises:
+            ValueError: For an annotated video that cannot be written, see `write_annotated_video`.
             DamagedVideoError: As `timeline`, when the files show what could be read.
         """
-        if self.annotate is not None:
-            rows = write_annotated_video(video, timeline, self.annotate)
-        else:
-            rows = timeline(video, stop=stop)
+        if self.annotate is not None:  # what cannot be written is refused now, not with the first row
+            return self._kept(write_annotated_video(video, timeline, self.annotate), timeline)
+        return self._kept(timeline(video, stop=stop), timeline)
+
+    def _kept(self, rows: Iterator[Row], timeline: Timeline) -> Iterator[Row]:
         kept: list[Row] = []
         damage: DamagedVideoError | None = None
         try:

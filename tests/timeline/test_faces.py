@@ -376,7 +376,7 @@ def test_faces_are_sought_near_where_they_were(detector):
             continue  # somebody new is found with the next whole frame
         assert len(faces) == len(whole) == 1 + (n >= 25)
         for one, other in zip(faces, whole, strict=True):
-            assert one.landmarks == pytest.approx(other.landmarks, abs=1.5)
+            assert one.landmarks == pytest.approx(other.landmarks, abs=3)  # of 38 px between the eyes
 
 
 def test_a_face_that_is_lost_or_another_picture_makes_the_whole_frame_be_searched(detector):

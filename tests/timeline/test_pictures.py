@@ -231,7 +231,7 @@ def test_a_class_keeps_its_color_and_words_on_it_can_be_read():
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([], "no row to draw"),
+        ([], "no rows to draw"),
         ([row(0, (1, 0, 0)), Row("w.mp4", None, 0, 1, "no face")], r"2 videos \(v\.mp4, w\.mp4"),
         ([Row("v.mp4", 0, 0, 1, "face", "joy", {"joy": 1.0}, 1.0)], r"scores of \['joy'\]"),
     ],
