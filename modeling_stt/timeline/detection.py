@@ -52,13 +52,14 @@ SURE_SIDE = 32  # Pixels of a face in the shrunk frame: measured, from there on 
 GPU_PROVIDERS = ("CUDAExecutionProvider", "ROCMExecutionProvider", "DmlExecutionProvider")
 
 # Between two searches of the whole frame, the surroundings of a known face are searched: a square this many times as
-# wide as its box, at the scale of the whole frame. A smaller scale would be faster, and moves the landmarks by 5 % of
-# the eyes' distance.
-NEAR_REACH = 1.5
+# wide as its box, at the scale of the whole frame. Measured on six real videos, against searches of all whole frames:
+# the same faces, landmarks within 0.3 % of the distance of the eyes in the median (0.8 % at the 95th percentile). At 1.4
+# times the box these are 0.4 and 1.6 %; shrunk to 96 px, 4 to 5 % in the median.
+NEAR_REACH = 1.8
 COARSEST_STRIDE = 32
 SAME_FACE = 0.3  # least overlap of a face's boxes in two frames
 MAX_NEAR = 3  # for more faces the whole frame is searched as fast
-WHOLE_FRAME_S = 0.4
+WHOLE_FRAME_S = 0.5
 MUCH_CHANGE, SAMPLE_STEP = 12.0, 8  # mean change of grey levels, over every eighth pixel either way
 
 MAX_FACES = 32  # a frame; of a crowd, the largest are followed
