@@ -53,8 +53,8 @@ GPU_PROVIDERS = ("CUDAExecutionProvider", "ROCMExecutionProvider", "DmlExecution
 
 # Between two searches of the whole frame, the surroundings of a known face are searched: a square this many times as
 # wide as its box, at the scale of the whole frame. Measured on six real videos, against searches of all whole frames:
-# the same faces, landmarks within 0.3 % of the distance of the eyes in the median (0.8 % at the 95th percentile). At 1.4
-# times the box these are 0.4 and 1.6 %; shrunk to 96 px, 4 to 5 % in the median.
+# the same faces; landmarks move by 0.3 % of the distance of the eyes in the median of the worst video, by 0.8 % at its
+# 95th percentile. At 1.4 times the box these are 0.4 and 1.6 %; shrunk to 96 px, the median is 3 to 5 %.
 NEAR_REACH = 1.8
 COARSEST_STRIDE = 32
 SAME_FACE = 0.3  # least overlap of a face's boxes in two frames
