@@ -9,7 +9,6 @@ from safetensors.torch import load_file
 
 from helpers.programs import ROOT
 from helpers.tiny import NAMES, make_processor, make_rows
-from modeling_stt import STTVideoProcessor
 from modeling_stt.training import ClipAugment, ClipDataset, ClipDraw
 from modeling_stt.training.masked import TubeClips, collate_tubes, list_clips
 from modeling_stt.training.options import RunArguments
@@ -54,7 +53,6 @@ def test_clips_are_listed_by_folder_and_none_are_refused(crops: Path, tmp_path: 
         list_clips(tmp_path)
 
 
-@pytest.mark.skipif(not hasattr(STTVideoProcessor, "from_encoder"), reason="frame encoders are to come")
 def test_the_loss_falls_and_the_encoder_is_what_training_starts_from(
     crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

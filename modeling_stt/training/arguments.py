@@ -17,8 +17,8 @@ class STTTrainingArguments(TrainingArguments):
 
     That recipe: SGD with momentum 0.9, learning rate 0.01 divided by ten every 40 epochs, weight decay 1e-4 on every
     parameter, no warm-up, no clipping, batches of 32, 100 epochs, seed 42. It drops the incomplete last batch of an
-    epoch; here it counts like any other. 32 is the batch of one process: divide it by the number of processes and of
-    accumulation steps to keep to the recipe.
+    epoch; here that batch is kept and weighted by its size. 32 is the batch of one process: divide it by the number of
+    processes and of accumulation steps to keep to the recipe.
 
     Args:
         compact_weight: λ of the compact softmax cross entropy (0.1 is ours); 0 is plain cross entropy.
@@ -26,17 +26,18 @@ class STTTrainingArguments(TrainingArguments):
         class_weighting: Weights of the classes in the loss, `"none"`, `"inverse_sqrt"` or `"inverse"` of their number
             of clips, with mean 1 over the training set.
         class_balanced_sampler: Draw every class equally often instead.
-        batch_norm: What the backbone's batch norms do in training. `"batch"`: normalise by the statistics of the clips
-            that a process has at hand, as usual; the result then depends on how a batch is cut. `"sync"`: by those of
-            all processes (GPUs only); accumulation steps still count by themselves. `"frozen"`: by the running
+        batch_norm: Statistics that the backbone's batch norms use in training. `"batch"`: those of the clips that a
+            process has at hand, as usual; the result then depends on how a batch is split. `"sync"`: those of
+            all processes (GPUs only); accumulation steps still count by themselves. `"frozen"`: the running
             statistics, which stay as they are, while scales and shifts still learn; the result is exact however a
-            batch is cut. For pretrained backbones.
+            batch is split. For pretrained backbones.
         freeze_backbone: Leave the frame encoder as it is, batch norms' running statistics included, and train what
             follows. For pretrained encoders.
         backbone_learning_rate: Learning rate of the frame encoder, where it is not that of the rest. Schedules scale
             both alike.
-        lr_decay_epochs: Multiply the learning rate by `lr_decay_factor` every so many epochs; 0 for never. Applies to
-            `lr_scheduler_type="constant"`, the default; other types are transformers' own.
+        lr_decay_epochs: Number of epochs after which the learning rate is multiplied by `lr_decay_factor`, again and
+            again; 0 for never. Applies to `lr_scheduler_type="constant"`, the default; other types are transformers'
+            own.
         lr_decay_factor: See `lr_decay_epochs`.
 
     All else as in `TrainingArguments`. `label_smoothing_factor` smooths the cross entropy's part of the loss.
@@ -69,9 +70,9 @@ class STTTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "Learning rate of the frame encoder. Default: that of the rest."}
     )
     lr_decay_epochs: int = field(
-        default=40, metadata={"help": "Decay a constant learning rate every so many epochs; 0 for never."}
+        default=40, metadata={"help": "Decay a constant learning rate after each such number of epochs; 0 for never."}
     )
-    lr_decay_factor: float = field(default=0.1, metadata={"help": "What the learning rate is multiplied by then."})
+    lr_decay_factor: float = field(default=0.1, metadata={"help": "Factor of the learning rate at each decay."})
 
     per_device_train_batch_size: int = 32
     per_device_eval_batch_size: int = 32
@@ -96,9 +97,9 @@ class STTTrainingArguments(TrainingArguments):
     remove_unused_columns: bool = False
 
     def __post_init__(self) -> None:
-        """Convert values as transformers does, and refuse those that cannot be meant."""
+        """Convert values as transformers does, and refuse those that contradict each other."""
         super().__post_init__()
-        # What `accelerate launch` was told counts, and must stand in the results, as if it had been said here.
+        # Options of `accelerate launch` count, and must be in the results, as if they had been given here.
         self.bf16, self.fp16 = (self.mixed_precision == name for name in ("bf16", "fp16"))
         if self.bf16:
             warn_of_slow_bfloat16(self.device.type)
@@ -107,13 +108,13 @@ class STTTrainingArguments(TrainingArguments):
         self._check_ranges()
         if self.class_balanced_sampler and self.class_weighting != "none":
             raise ValueError(
-                f"class_balanced_sampler and class_weighting={self.class_weighting!r} would make up for the imbalance "
+                f"class_balanced_sampler and class_weighting={self.class_weighting!r} would correct the imbalance "
                 "twice: choose one."
             )
         if self.dataloader_drop_last:
             raise ValueError(
                 "dataloader_drop_last=True would leave clips out of evaluation too. Leave it off: an incomplete last "
-                "batch counts by its clips."
+                "batch is weighted by its size."
             )
         if not self.average_tokens_across_devices:
             raise ValueError(

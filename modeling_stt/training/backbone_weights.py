@@ -25,7 +25,7 @@ _PREFIXES = ("module.", "backbone.", "encoder.", "model.")
 
 @dataclass(frozen=True)
 class BackboneReport:
-    """Which keys of a weight file went into the backbone.
+    """Keys of a weight file that were loaded into the backbone, and those that were not.
 
     Args:
         source: The file or weight name.
@@ -121,8 +121,9 @@ def _read_state_dict(source: str | os.PathLike) -> Mapping[str, Any]:
             return torch.load(path, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, SafetensorError) as error:
             raise ValueError(
-                f"{path} is no file of weights alone ({type(error).__name__}): it is damaged, or holds other Python "
-                "objects too. If you trust it, load it yourself, save its state dict with torch.save, and give that."
+                f"{path} is not a file of weights alone ({type(error).__name__}): it is damaged, or holds other "
+                "Python objects too. If you trust it, load it yourself, save its state dict with torch.save, and give "
+                "that file."
             ) from error
     if not re.fullmatch(r"\w+_Weights\.\w+", str(source)):  # get_weight stumbles over any other text
         raise FileNotFoundError(f"{source} is neither a file nor a name of torchvision's weights, {_EXAMPLE}.")

@@ -19,7 +19,7 @@ FRAME_ORDERS = ("true", "shuffled", "reversed", "repeated")
 
 
 class ClipDraw(NamedTuple):
-    """What a [`ClipSampler`] asks a [`ClipDataset`] for.
+    """Request of a [`ClipSampler`] to a [`ClipDataset`].
 
     Args:
         row: Index of the clip's row.
@@ -269,7 +269,7 @@ class ClipDataset(Dataset):
     def _label_ids(self) -> np.ndarray:
         """`(N,)` int64: every row's class in the order of `class_names`."""
         if len(self.rows) == 0:
-            raise ValueError("There is no clip in these rows.")
+            raise ValueError("These rows hold no clip.")
         wanted = ("clip_id", "label") + (("votes",) if self.votes else ())
         missing = [column for column in wanted if column not in self.rows[0]]
         if missing or not {"frames", "video"} & set(self.rows[0]):
@@ -307,7 +307,7 @@ def _row_class_names(rows: datasets.Dataset | Sequence[Mapping[str, Any]]) -> li
 
 
 def _source(row: Mapping[str, Any]) -> Any:
-    """What `STTVideoProcessor.read_clip` reads: the clip's frame files, or its video's path or bytes."""
+    """Source of a clip for `STTVideoProcessor.read_clip`: its frame files, or the path or bytes of its video."""
     if row.get("frames") is not None:
         return list(row["frames"])
     video = row["video"]

@@ -10,7 +10,7 @@ import numpy as np
 from .metrics import Scores, score_counts
 from .results import differences
 
-# What results.json tells of one fold alone. All else is the same in all folds of a cross-validation.
+# Keys of results.json that belong to one fold. All others are the same in all folds of a cross-validation.
 OF_ONE_FOLD = (
     *("fold", "configuration", "clips", "verification"),
     *("test", "calibration", "audit", "selected", "last", "train_seconds", "history", "sha256_of_weights"),
@@ -38,7 +38,7 @@ class MeanOfFolds:
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """What the folds of a data set come to together.
+    """Results of the folds of a data set, taken together.
 
     Args:
         fold_results: Number of each finished fold → its results.json.
@@ -56,37 +56,37 @@ class CrossValidation:
 
     @property
     def coverage(self) -> str:
-        """How many of the set's folds this is of: `"5 of 5 folds"`, `"3 of 5 folds, missing: 4, 5"`."""
-        told = f"{len(self.fold_results)} of {len(self.fold_results) + len(self.missing)} folds"
-        return told + (f", missing: {', '.join(map(str, self.missing))}" if self.missing else "")
+        """Number of finished folds, and the missing ones: `"5 of 5 folds"`, `"3 of 5 folds, missing: 4, 5"`."""
+        counted = f"{len(self.fold_results)} of {len(self.fold_results) + len(self.missing)} folds"
+        return counted + (f", missing: {', '.join(map(str, self.missing))}" if self.missing else "")
 
     @property
     def name(self) -> str:
-        """The data set, which of its kinds of folds, and the coverage; synthetic faces are called so."""
+        """Name of the data set, kind of its folds, and coverage; synthetic faces are named as such."""
         shared = self.shared
         dataset = " ".join(filter(None, [shared["dataset"], shared.get("subset")]))
         return ("synthetic faces as " if shared["synthetic"] else "") + f"{dataset}, {self.coverage}"
 
     @property
     def shared(self) -> dict[str, Any]:
-        """What the folds' results.json have in common: data set, classes, model, protocol, recipe and the like."""
+        """Facts that the folds' results.json share: data set, classes, model, protocol, recipe and the like."""
         first = next(iter(self.fold_results.values()))
         return {key: value for key, value in first.items() if key not in (*OF_ONE_FOLD, "environment")}
 
     @property
     def comparable(self) -> bool | None:
-        """Whether the data of all folds are those that papers report on; None where that is not known of a fold.
+        """True where the data of all folds are those that papers report on, False where they are not.
 
-        It is known neither of a fold that was not verified nor of one of which nothing is published.
+        None where a fold was not verified, or nothing is published about its data.
         """
-        found = [told["comparable"] for told in self._verifications if told is not None]
+        found = [each["comparable"] for each in self._verifications if each is not None]
         if False in found:
             return False
         return True if found == [True] * len(self.fold_results) else None
 
     @property
     def _verifications(self) -> list[dict[str, Any] | None]:
-        return [told.get("verification") for told in self.fold_results.values()]
+        return [results.get("verification") for results in self.fold_results.values()]
 
     def to_dict(self) -> dict[str, Any]:
         """The content of a cross-validation's results.json."""
@@ -102,12 +102,12 @@ class CrossValidation:
             "mean_of_folds": {"war": vars(self.war), "uar": vars(self.uar)},
             "per_fold": [_row(fold, results, same) for fold, results in self.fold_results.items()],
             "pooled": self.pooled.to_dict(),
-            "environment": same,  # where folds differ, it stands with each
+            "environment": same,  # facts in which folds differ are with each fold
         }
 
     @property
     def title(self) -> str:
-        """What the picture of the pooled confusion matrix is of, in three lines."""
+        """Title of the picture of the pooled confusion matrix, in three lines."""
         scores = f"all test clips pooled: WAR {100 * self.pooled.war:.2f}, UAR {100 * self.pooled.uar:.2f}"
         return f"{self.name}\n{scores}\nepoch: {_selection(self.shared)}"
 
@@ -129,7 +129,7 @@ class CrossValidation:
 
 
 def summarize_folds(results: Mapping[int, Mapping[str, Any]], folds: Sequence[int]) -> CrossValidation:
-    """Put the results of a data set's folds together: mean ± spread of their scores, and all test clips pooled.
+    """Combine the results of a data set's folds: mean ± spread of their scores, and all test clips pooled.
 
     Papers average the folds' scores; pooling all test clips differs by less than 0.01 points on DFEW and MAFW.
 
@@ -147,11 +147,11 @@ def summarize_folds(results: Mapping[int, Mapping[str, Any]], folds: Sequence[in
     if not results:
         raise ValueError(f"None of the folds {list(folds)} is finished: there is nothing to summarise.")
     ordered = {fold: dict(results[fold]) for fold in sorted(results)}
-    for fold, told in ordered.items():
-        if fold not in folds or told.get("fold") != fold:
-            raise ValueError(f"Results of fold {told.get('fold')} came as fold {fold} of {list(folds)}.")
+    for fold, of_fold in ordered.items():
+        if fold not in folds or of_fold.get("fold") != fold:
+            raise ValueError(f"Results of fold {of_fold.get('fold')} came as fold {fold} of {list(folds)}.")
     _check_alike(ordered)
-    tests = [told["test"] for told in ordered.values()]
+    tests = [of_fold["test"] for of_fold in ordered.values()]
     counts = np.sum([test["confusion_matrix"] for test in tests], axis=0)
     return CrossValidation(
         fold_results=ordered,
@@ -170,8 +170,8 @@ def _check_alike(results: dict[int, dict[str, Any]]) -> None:
     """Refuse folds that were not run alike, or are not folds of the same clips."""
     first, *others = results
     tested: dict[str, int] = {}
-    for fold, told in results.items():
-        clips = told["clips"]
+    for fold, of_fold in results.items():
+        clips = of_fold["clips"]
         if (twin := tested.setdefault(clips["test"]["sha256_of_ids"], fold)) != fold:
             raise ValueError(f"Folds {twin} and {fold} were tested on the same clips: they are one fold, run twice.")
     for fold in others:
@@ -184,7 +184,7 @@ def _check_alike(results: dict[int, dict[str, Any]]) -> None:
 
 
 def _what_folds_share(results: dict[str, Any]) -> dict[str, Any]:
-    """What must be the same in all folds, among it the number of clips of each class in all parts together."""
+    """Facts that must be the same in all folds, with the number of clips of each class in all parts together."""
     shared = {key: value for key, value in results.items() if key not in OF_ONE_FOLD}
     parts = [part["per_class"] for part in results["clips"].values()]
     clips = {name: sum(part.get(name, 0) for part in parts) for name in results["classes"]}
@@ -192,7 +192,7 @@ def _what_folds_share(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def _row(fold: int, results: dict[str, Any], same: dict[str, Any]) -> dict[str, Any]:
-    """What a cross-validation's results.json tells of one fold."""
+    """Summary of one fold in the results.json of a cross-validation."""
     test = results["test"]
     return {
         "fold": fold,
@@ -209,14 +209,14 @@ def _row(fold: int, results: dict[str, Any], same: dict[str, Any]) -> dict[str, 
 
 
 def _selection(results: Mapping[str, Any]) -> str:
-    """How the epoch was chosen, in words."""
+    """Description of the choice of the epoch."""
     protocol = results["protocol"]
     return protocol["selection_means"] + (f" (by {protocol['select_by']})" if protocol["select_by"] else "")
 
 
 def _aligned(rows: Sequence[Sequence[Any]]) -> list[str]:
     """Lines of a table, its columns aligned; rates in per cent, `-` for what is not known. Rows may end early."""
-    told = [["-" if c is None else f"{100 * c:.2f}" if isinstance(c, float) else str(c) for c in row] for row in rows]
-    widths = [max(len(row[i]) for row in told if i < len(row)) for i in range(max(map(len, told)))]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=False)) for row in told]
-    return [f"{row[0]:<{widths[0]}}  {line}".rstrip() for row, line in zip(told, lines, strict=True)]
+    cells = [["-" if c is None else f"{100 * c:.2f}" if isinstance(c, float) else str(c) for c in row] for row in rows]
+    widths = [max(len(row[i]) for row in cells if i < len(row)) for i in range(max(map(len, cells)))]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=False)) for row in cells]
+    return [f"{row[0]:<{widths[0]}}  {line}".rstrip() for row, line in zip(cells, lines, strict=True)]

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_dataset(run: RunArguments, known: Iterable[str]) -> None:
-    """End the program where there is no builder of the data set among those known."""
+    """End the program for a data set without a builder."""
     if run.dataset not in known:
         raise SystemExit(f"--dataset {run.dataset} is unknown: choose one of {', '.join(sorted(known))}.")
 
@@ -96,6 +96,6 @@ def describe_verification(comparable: bool | None, checks: Iterable[Any]) -> dic
 
 
 def lies_in_marked_tree(row: Mapping[str, Any], marker: str) -> bool:
-    """Whether a folder above the clip of this row holds the file `marker`, as trees of synthetic faces do."""
+    """Look for the file `marker` in the folders above the clip of this row, where trees of synthetic faces have it."""
     clip = Path(row["frames"][0] if "frames" in row else row["video"]["path"])
     return any((folder / marker).is_file() for folder in clip.parents)

@@ -16,8 +16,8 @@ import torch
 
 _PACKAGES = ("torch", "torchvision", "transformers", "datasets", "accelerate", "av", "numpy")
 
-# Facts of an environment that a run's numbers hang on. Machine, process, commit and command may differ between runs
-# that are set side by side; a commit changes with every file of a checkout, the hash with the code of training alone.
+# Facts of an environment that a run's numbers depend on. Machine, process, commit and command may differ between runs
+# that are compared; a commit changes with every file of a checkout, the hash with the code of training alone.
 CODE_FACTS = (*_PACKAGES, "sha256_of_code")
 
 
@@ -61,7 +61,7 @@ def _without_secrets(words: Sequence[str]) -> str:
     return " ".join(shown)
 
 
-@cache  # files may change while a run of days goes on with the code that it has loaded
+@cache  # files may change during a run of days, which keeps the code that it has loaded
 def _hash_of_code() -> str:
     training = Path(__file__).resolve().parent
     files = sorted([*training.glob("*.py"), *training.parent.glob("*.py")])
@@ -72,7 +72,7 @@ def _git_sha() -> str | None:
     package = Path(__file__).resolve().parents[1]
     top = _git(package, "rev-parse", "--show-toplevel")
     if top is None or Path(top).resolve() != package.parent:
-        return None  # somebody else's repository, around an environment that the package is installed in
+        return None  # another repository, around an environment that the package is installed in
     return _git(package, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
 
 

@@ -1,4 +1,4 @@
-"""Scores of a classification: WAR, UAR, recalls, confusion matrix, and how compact the features' classes are."""
+"""Scores of a classification: WAR, UAR, recalls, confusion matrix, and distances of the features' classes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -14,13 +14,13 @@ WAR_UAR_METRIC = str(Path(__file__).with_name("war_uar.py"))
 
 @dataclass(frozen=True)
 class Scores:
-    """How well clips were classified. All rates lie in [0, 1].
+    """Scores of a classification of clips. All rates lie in [0, 1].
 
     Args:
         class_names: The K classes, in the order of `recalls` and `confusion_matrix`.
-        war: Weighted average recall: the share of clips classified rightly (accuracy).
+        war: Weighted average recall: the share of clips classified correctly (accuracy).
         uar: Unweighted average recall: the mean of the recalls of the classes that have clips.
-        recalls: For each class the share of its clips classified rightly; None for a class without clips.
+        recalls: For each class the share of its clips classified correctly; None for a class without clips.
         confusion_matrix: K rows of K counts: `[truth][prediction]`.
         num_clips: Number of clips.
         absent: Classes without clips, which `uar` therefore leaves out.
@@ -109,7 +109,7 @@ def score(labels: Any, predictions: Any, class_names: Sequence[str]) -> Scores:
 
 
 def score_counts(counts: Any, class_names: Sequence[str]) -> Scores:
-    """The scores that a confusion matrix comes to.
+    """Compute the scores of a confusion matrix.
 
     Args:
         counts: `(K, K)` array-like of counts, rows are truth.
@@ -119,7 +119,7 @@ def score_counts(counts: Any, class_names: Sequence[str]) -> Scores:
         [`Scores`].
 
     Raises:
-        ValueError: For what is no such matrix, or one without clips.
+        ValueError: For anything but such a matrix, or one without clips.
     """
     names, matrix = list(class_names), np.asarray(counts)
     if matrix.shape != (len(names),) * 2 or matrix.dtype.kind not in "iu" or matrix.min() < 0 or not matrix.any():
@@ -141,7 +141,7 @@ def score_counts(counts: Any, class_names: Sequence[str]) -> Scores:
 
 
 def class_distances(features: Any, labels: Any) -> ClassDistances:
-    """What the compact loss is about: how far features of one class, and of two classes, lie apart on average.
+    """Compute the mean distances between features of one class and of two classes, which the compact loss is about.
 
     Takes O(N·D) time: the mean cosine over all pairs of two sets is the product of the sums of their unit vectors.
 
@@ -186,7 +186,7 @@ def compute_metrics(class_names: Sequence[str]) -> Callable[[EvalPrediction], di
         A function of an `EvalPrediction` with `predictions = (logits (N, K), features (N, D))` and `label_ids (N,)`.
         It returns `war`, `uar`, `recall_<class>` of each class that has clips, and where they are defined
         `intra_distance` and `inter_distance` of the features, all floats. It raises ValueError for logits that are
-        not finite: their classes would be made up.
+        not finite, since they name no class.
     """
 
     def score_clips(prediction: EvalPrediction) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Command line of a training: what to train on, from what, how the epoch is chosen; recipes in YAML."""
+"""Command line of a training: data, model, protocol and recipe; recipes in YAML."""
 
 import argparse
 import json
@@ -19,7 +19,7 @@ PHOTOMETRY = tuple(change.name for change in fields(ClipPhotometry))
 
 @dataclass
 class RunArguments:
-    """What to train on, from what, and how the epoch is chosen."""
+    """Options of a run: data, model and protocol."""
 
     data_dir: str = field(metadata={"help": "Folder of the data set, as its owners lay it out."})
     dataset: str = field(default="dfew", metadata={"help": "Name of a builder in dataset_scripts."})
@@ -46,7 +46,10 @@ class RunArguments:
         metadata={"help": "Trained STT to start from: a folder or a name on the Hub. Default: a new one."},
     )
     model_config: str = field(
-        default="{}", metadata={"help": """Where a new model's STTConfig differs: '{"hidden_size": 256}'."""}
+        default="{}",
+        metadata={
+            "help": """Fields of a new model's STTConfig that differ from the defaults: '{"hidden_size": 256}'."""
+        },
     )
     backbone: str | None = field(
         default=None,

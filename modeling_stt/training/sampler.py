@@ -11,20 +11,19 @@ from .clips import ClipDraw
 
 
 class ClipSampler(Sampler[ClipDraw]):
-    """Draws an epoch's clips: all of them in random order, or as many with classes in balance.
+    """Draws an epoch's clips: all of them in random order, or the same number with balanced classes.
 
     An epoch is decided by seed and epoch number alone, so that every process draws the same one, and a resumed run
     draws what the unbroken run would have drawn. Draws carry their own seed to the [`ClipDataset`], wherever its
-    workers are. What fills up the last batches does not count: nothing of the data set is used twice.
+    workers are. Padding of the last batches does not count: no clip is used twice.
 
     Args:
         label_ids: `(N,)` classes of the clips.
         seed: Of the order and of the clips' augmentation, at least 0.
         class_balanced: Draw N clips of which every class that occurs gets the same number, give or take one: the clips
             of a rare class several times (each time with another augmentation), of a frequent one only some.
-        multiple_of: Fill the epoch up to a multiple of this with draws that don't count. With several processes
-            accelerate makes their batches even by repeating clips; filled to whole batches for all, it has none to
-            repeat.
+        multiple_of: Pad the epoch to a multiple of this with draws that don't count. With several processes accelerate
+            makes their batches even by repeating clips; padded to whole batches for all, none is repeated.
     """
 
     def __init__(
@@ -37,7 +36,7 @@ class ClipSampler(Sampler[ClipDraw]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch is drawn next, counted from 0."""
+        """Set the epoch that is drawn next, counted from 0."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -63,7 +62,7 @@ class ClipSampler(Sampler[ClipDraw]):
 
     @staticmethod
     def _cycle(indices: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
-        """`length` of these indices, none again before all the others have come."""
+        """`length` of these indices, none repeated before all the others were drawn."""
         rounds = -(-length // len(indices))
         return np.concatenate([rng.permutation(indices) for _ in range(rounds)])[:length]
 

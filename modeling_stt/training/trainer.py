@@ -134,9 +134,9 @@ class STTTrainer(Trainer):
         labels: torch.Tensor,
         num_items_in_batch: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The loss of this part of the global batch; transformers adds up the parts and has counted their labels."""
+        """Loss of this part of the global batch; transformers adds up the parts and has counted their labels."""
         if num_items_in_batch is not None and labels.ndim == 2:
-            # It has counted K numbers for every clip with soft labels.
+            # transformers has counted K numbers for every clip with soft labels.
             num_items_in_batch = num_items_in_batch / labels.shape[1]
         assert outputs.logits is not None and outputs.pooler_output is not None
         if self.class_means is not None and self.model is not None and self.model.training:
@@ -164,10 +164,10 @@ class STTTrainer(Trainer):
         )
 
     def _classifier_weight(self) -> torch.Tensor:
-        """`(K, D)`: the rows of the classifier, whole also where FSDP2 has cut them up after the forward pass."""
+        """`(K, D)`: the rows of the classifier, gathered where FSDP2 has sharded them after the forward pass."""
         model = self.accelerator.unwrap_model(self.model)
         if isinstance(model, FSDPModule):
-            model.unshard()  # what the model holds besides its blocks; nothing happens where it is whole already
+            model.unshard()  # parameters outside the blocks; does nothing where they are gathered already
         return model.classifier.weight
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
@@ -210,7 +210,7 @@ class STTTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """As in transformers, but the loss is the mean over clips; its own is a mean over batches, some filled up.
+        """As in transformers, but the loss is the mean over clips; its own is a mean over batches, some padded.
 
         All processes evaluate the model that the main one saves.
         """
@@ -224,7 +224,7 @@ class STTTrainer(Trainer):
         return output
 
     def _share_batch_norm_statistics(self) -> None:
-        """Give all processes what the main one's batch norms have seen: each has seen clips of its own in training."""
+        """Copy the main process's batch-norm statistics to all: each process has seen other clips in training."""
         if self.args.world_size > 1:
             assert self.model is not None
             for module in self.model.modules():
@@ -233,7 +233,7 @@ class STTTrainer(Trainer):
                         torch.distributed.broadcast(statistic, src=0)
 
     def _load_best_model(self) -> None:
-        """As in transformers, but where it only warns, this machine would go on with the last model."""
+        """As in transformers, but refuse a missing model: transformers warns and continues with the last one."""
         best = Path(self.state.best_model_checkpoint or "")
         if not best.is_dir():
             raise FileNotFoundError(
@@ -243,7 +243,7 @@ class STTTrainer(Trainer):
         super()._load_best_model()
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """As in transformers, which would save torch's code with a model that FSDP2 has made of a class of its own."""
+        """As in transformers, which would save torch's code with a model whose class FSDP2 has replaced."""
         if isinstance(self.model, FSDPModule):
             sharded, own = type(self.model), STTForVideoClassification
             sharded.__module__, sharded.__name__ = own.__module__, own.__name__

@@ -14,7 +14,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 
 def weight_files(folder: str | os.PathLike) -> list[Path]:
-    """The safetensors files of a saved model's weights: one, or those that an index names; none of other formats."""
+    """List the safetensors files of a saved model: one, or those that an index names; none of other formats."""
     folder = Path(folder)
     index = folder / SAFE_WEIGHTS_INDEX_NAME
     if index.is_file():
@@ -23,7 +23,7 @@ def weight_files(folder: str | os.PathLike) -> list[Path]:
 
 
 def read_weights(folder: str | os.PathLike) -> dict[str, torch.Tensor]:
-    """The weights of a saved model, see `weight_files`.
+    """Read the weights of a saved model, see `weight_files`.
 
     Raises:
         ValueError: For a damaged file, and where one of several is missing.
@@ -38,7 +38,7 @@ def read_weights(folder: str | os.PathLike) -> dict[str, torch.Tensor]:
 
 
 def hash_weights(weights: nn.Module | Mapping[str, torch.Tensor]) -> str:
-    """A hash of a model's weights, the same wherever they lie: what a run starts from can change under its name.
+    """Hash a model's weights, independent of where they are stored: weights can change under the same name.
 
     Args:
         weights: A model, or its state dict.

@@ -8,14 +8,13 @@ import torch
 from transformers import AutoImageProcessor, ViTConfig, ViTImageProcessor, ViTModel
 
 from helpers.tiny import NAMES, make_arguments, make_model, make_rows
-from modeling_stt import STTForVideoClassification, STTVideoProcessor
+from modeling_stt import STTForVideoClassification
 from modeling_stt.training import STTTrainer
 from modeling_stt.training.lora import add_lora, merge_lora, save_adapter
 from modeling_stt.training.options import RunArguments
 from modeling_stt.training.start import build_model
 
 peft = pytest.importorskip("peft")
-pytestmark = pytest.mark.skipif(not hasattr(STTVideoProcessor, "from_encoder"), reason="frame encoders are to come")
 
 
 @pytest.fixture(scope="module")

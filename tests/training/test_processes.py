@@ -1,4 +1,4 @@
-"""Several processes, on CPUs and gloo, by the configurations that are shipped: they come to what one comes to.
+"""Several processes, on CPUs and gloo, by the configurations that are shipped, give the results of one process.
 
 Started by `accelerate launch`, this file is also what the processes run: see `main`.
 """
@@ -330,7 +330,7 @@ def wait(words: Sequence[str]) -> None:
 
 
 def main(job: str, *words: str) -> None:
-    """What `launch` has asked for."""
+    """Run the job that `launch` has asked for."""
     if job == "wait":
         from train import run_program
 

@@ -331,7 +331,7 @@ def test_arguments_that_cannot_be_meant_are_refused(changes: dict[str, Any], mes
 
 
 def test_synchronised_batch_norms_are_put_in_for_several_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether they synchronise is torch's business; that they are there, and save as before, is ours."""
+    """Synchronising is tested by torch; here, that they are put in and save as before."""
     arguments = make_arguments(tmp_path, batch_norm="sync")
     model = make_model()
     names = list(model.state_dict())

@@ -70,13 +70,13 @@ def test_file_of_which_nothing_fits_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"no weights", b"PK\x03\x04 broken zip"])
 def test_file_that_is_no_weights_is_refused_by_name(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_bytes(content)
-    with pytest.raises(ValueError, match=r"w\.pth is no file of weights alone"):
+    with pytest.raises(ValueError, match=r"w\.pth is not a file of weights alone"):
         load_backbone_weights(_full_size_model(), tmp_path / "w.pth")
 
 
 def test_broken_safetensors_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "w.safetensors").write_bytes(b"broken")
-    with pytest.raises(ValueError, match=r"w\.safetensors is no file of weights alone"):
+    with pytest.raises(ValueError, match=r"w\.safetensors is not a file of weights alone"):
         load_backbone_weights(_full_size_model(), tmp_path / "w.safetensors")
 
 
