@@ -28,25 +28,30 @@ def add_lora(model: STTForVideoClassification, rank: int, alpha: float | None = 
         ValueError: For a rank below 1, and for ResNet-18, which has no linear layers.
     """
     peft = _peft()
-    encoder = model.stt.backbone
-    if rank < 1 or not any(isinstance(module, nn.Linear) for module in encoder.modules()):
+    backbone = model.stt.backbone
+    if rank < 1 or not any(isinstance(module, nn.Linear) for module in backbone.modules()):
         raise ValueError(
             f"lora_rank={rank} needs to be at least 1, and a frame encoder with linear layers: a transformer, by "
             "backbone_config. ResNet-18 has none."
         )
     config = peft.LoraConfig(r=rank, lora_alpha=4 * rank if alpha is None else alpha, target_modules="all-linear")
-    peft.inject_adapter_in_model(config, encoder)
+    peft.inject_adapter_in_model(config, backbone.encoder)
 
 
 def save_adapter(model: STTForVideoClassification, folder: str | os.PathLike) -> Path | None:
     """Save the adapters in peft's format; None for a model without."""
     if not _adapters(model):
         return None
-    peft, encoder = _peft(), model.stt.backbone
+    encoder = model.stt.backbone.encoder
     path = Path(folder) / ADAPTER_FOLDER
     path.mkdir(parents=True, exist_ok=True)
     encoder.peft_config["default"].save_pretrained(path)
-    state = {name: tensor.contiguous() for name, tensor in peft.get_peft_model_state_dict(encoder).items()}
+    # peft's own function for this takes the encoder for a model that was loaded with converted weights.
+    state = {
+        f"base_model.model.{name.replace('.default.', '.')}": weight.detach().cpu().contiguous()
+        for name, weight in encoder.state_dict().items()
+        if ".lora_" in name
+    }
     save_file(state, path / "adapter_model.safetensors", metadata={"format": "pt"})
     return path
 
@@ -63,7 +68,7 @@ def merge_lora(model: STTForVideoClassification) -> int:
         parent, _, own = name.rpartition(".")
         setattr(model.get_submodule(parent), own, layer.get_base_layer())
     if adapters:
-        del model.stt.backbone.peft_config
+        del model.stt.backbone.encoder.peft_config
     return len(adapters)
 
 

@@ -52,7 +52,8 @@ def test_a_new_model_takes_weights_size_and_normalisation_of_its_encoder(encoder
     loaded = model.stt.backbone.encoder.state_dict()
     assert all(torch.equal(loaded[name], own[name]) for name in loaded)
     assert (processor.size["height"], processor.num_frames) == (32, 4)
-    assert processor.image_mean == AutoImageProcessor.from_pretrained(encoder).image_mean == [0.4] * 3
+    own_mean = AutoImageProcessor.from_pretrained(encoder).image_mean
+    assert list(processor.image_mean) == list(own_mean) == [0.4] * 3
 
 
 def test_adapters_alone_are_trained_and_merge_to_the_same_answers(encoder: Path, tmp_path: Path) -> None:
@@ -72,10 +73,10 @@ def test_adapters_alone_are_trained_and_merge_to_the_same_answers(encoder: Path,
     model.save_pretrained(tmp_path / "saved")
     loaded = STTForVideoClassification.from_pretrained(tmp_path / "saved")
     assert loaded.state_dict().keys() == model.state_dict().keys()
-    assert adapter is not None and {path.name for path in adapter.iterdir()} == {
-        "adapter_config.json",
-        "adapter_model.safetensors",
-    }
+    assert adapter is not None
+    adapted = peft.PeftModel.from_pretrained(ViTModel.from_pretrained(encoder), adapter).merge_and_unload()
+    own = {name: weight for name, weight in adapted.state_dict().items() if "pooler" not in name}
+    torch.testing.assert_close(own, {k: v for k, v in model.stt.backbone.encoder.state_dict().items() if k in own})
 
 
 def test_what_has_no_linear_layers_is_refused() -> None:

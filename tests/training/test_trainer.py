@@ -269,7 +269,7 @@ def test_arguments_are_read_from_a_command_line(tmp_path: Path) -> None:
 
 def test_training_lowers_the_loss_and_a_checkpoint_loads_with_its_processor(rows: Rows, tmp_path: Path) -> None:
     trainer = make_trainer(
-        rows, tmp_path, num_train_epochs=40, learning_rate=0.05, save_strategy="steps", save_steps=120
+        rows, tmp_path, num_train_epochs=40, learning_rate=0.002, save_strategy="steps", save_steps=120
     )
     trainer.train()
     losses = outcome(trainer)["losses"]
