@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 if TYPE_CHECKING:
     from .timeline import Row, Timeline
-    from .timeline.outputs import Outputs
+    from .timeline.outputs import FolderOutputs, Outputs
 
 PICTURES = (".png", ".svg", ".pdf")
 
@@ -220,8 +220,8 @@ def _make_reader(args: argparse.Namespace, thumbnails: bool = False) -> "Timelin
 
     from .timeline import FaceCrop, Timeline
 
-    options = ("window_s", "stride_s", "min_face_share", "batch_size", "detector", "detect_fps", "device", "dtype")
-    options += ("labels", "revision", "trust_remote_code", "min_score", "baseline")
+    options = ["window_s", "stride_s", "min_face_share", "batch_size", "detector", "detect_fps", "device", "dtype"]
+    options += ["labels", "revision", "trust_remote_code", "min_score", "baseline"]
     reader = Timeline(args.model, thumbnails=thumbnails, **{name: getattr(args, name) for name in options})
     crop = reader.crop
     if args.face_crop:
@@ -291,7 +291,7 @@ def explain(argv: Sequence[str]) -> int:
         # No other attention back-end gives its weights.
         model, processor = load_model(args.model, attn_implementation="eager", device=choose_device())
         if args.clip:
-            explanation = explain_clip(args.video, model, processor)
+            explanation = explain_clip(args.video, model, processor)  # type: ignore[arg-type]  # it refuses others
         else:
             options = {name: getattr(args, name) for name in ("window_s", "stride_s", "detector", "detect_fps")}
             reader = Timeline(model, processor=processor, **options)
@@ -401,7 +401,11 @@ def _baseline(text: str) -> tuple[float, float] | str:
 
 
 def _write_rows(
-    reader: "Timeline", videos: Sequence[str], args: argparse.Namespace, outputs: "Outputs", table: Path | None = None
+    reader: "Timeline",
+    videos: Sequence[str],
+    args: argparse.Namespace,
+    outputs: "Outputs | FolderOutputs",
+    table: Path | None = None,
 ) -> int:
     """Write rows of all videos to a table, and print what was done."""
     from accelerate.state import PartialState

@@ -120,9 +120,11 @@ def explain_clip(clip: Any, model: STTForVideoClassification, processor: STTVide
         processor: Its processor, which samples the frames.
 
     Raises:
-        ValueError: For another attention back-end, and as the processor.
+        ValueError: For another kind of model or attention back-end, and as the processor.
         FileNotFoundError: For a missing file.
     """
+    if not isinstance(model, STTForVideoClassification):
+        raise ValueError(f"{type(model).__name__} is not an STT: only its attention over space and time is explained.")
     inputs = processor(clip, return_tensors="pt", return_metadata=True)
     [metadata] = inputs["video_metadata"]
     name = Path(clip).name if isinstance(clip, str | PathLike) else "clip"

@@ -209,7 +209,7 @@ class _Chart:
         style: dict[str, Any] = {"facecolor": STATE_COLOR, "edgecolor": STATE_EDGE}
         handles += [Patch(hatch=STATE_HATCHES[state], label=state, **style) for state in states]
         # On one line: the colour of a segment that is narrower than its word is found here.
-        size = min(9.0, 9 * LEGEND_LETTERS / sum(len(handle.get_label()) + 6 for handle in handles))
+        size = min(9.0, 9 * LEGEND_LETTERS / sum(len(name) + 6 for name in (*self.colors, *states)))
         self.page.figure.legend(
             handles=handles, loc="lower center", ncols=len(handles), frameon=False, fontsize=size, columnspacing=1.2
         )

@@ -167,7 +167,11 @@ class RetinaFaceDetector:
         outputs = self._session.run(None, {"input": inputs.numpy()})
         stretch = np.array([frames.shape[2] / width, frames.shape[1] / height])
         anchors = _anchors(height, width)
-        return [self._faces(anchors, *each, stretch) for each in zip(*outputs, strict=True)]
+        offsets, scores, points = outputs
+        return [
+            self._faces(anchors, *each, stretch)  # of one frame
+            for each in zip(offsets, scores, points, strict=True)
+        ]
 
     def _faces(
         self, anchors: np.ndarray, offsets: np.ndarray, scores: np.ndarray, points: np.ndarray, stretch: np.ndarray
@@ -310,7 +314,7 @@ class _Search:
         self.detect_near = getattr(detector, "detect_near", None) if self.batch_size == 1 else None
         self.known: list[Face] = []
         self.whole_s = -math.inf
-        self.sample = np.empty(0)
+        self.sample: np.ndarray = np.empty(0)
 
     def places(self, frame: TimedFrame) -> list[Face] | None:
         """Faces whose surroundings are to be searched; None for the whole frame."""

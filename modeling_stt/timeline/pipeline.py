@@ -56,7 +56,8 @@ class Timeline:
         min_score: Answers whose highest probability is below this are "unsure". By default the model's own threshold,
             if its calibration gave one; 0 to answer always.
         face_crop: How faces are cut out; by default as the model says.
-        class_names: Names of a function's classes; needed, and only taken, with a function as model.
+        class_names: Names of a function's classes; needed, and only taken, with a function as model. For models, their
+            own once they are loaded.
         labels: `"canonical"` renames the classes to one spelling, see `canonical_names`.
         baseline: Give scores relative to a person's own resting face, see `relative_to_rest`: from which to which
             second it rests, or `"auto"` for the median of each track. Rows then come when the video is over.
@@ -83,7 +84,7 @@ class Timeline:
     thumbnails: bool = False
     min_score: float | None = None
     face_crop: FaceCrop | None = None
-    class_names: list[str] | None = None  # type: ignore[assignment]  # a list once the model is loaded
+    class_names: list[str] = field(default_factory=list)
     labels: Literal["own", "canonical"] = "own"
     baseline: tuple[float, float] | Literal["auto"] | None = None
     revision: str | None = None
@@ -101,7 +102,7 @@ class Timeline:
             device=self.device,
             **loading,
         )
-        self.class_names: list[str] = self.scorer.class_names
+        self.class_names = self.scorer.class_names
         if self.labels == "canonical":
             self.class_names, unmapped = canonical_names(self.scorer.class_names)
             if unmapped:

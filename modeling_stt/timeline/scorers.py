@@ -7,7 +7,6 @@ frame is kept with that face (`Sighting.memo`), so that it is computed once howe
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Protocol
@@ -60,14 +59,17 @@ class Scorer(Protocol):
         class_names: Names of the classes in the order of the scores.
         crop: How faces are to be cut out for it.
         min_score: Least highest probability of an answer that counts, by its own calibration; None if unknown.
-        dtype: Precision, such as `"float32"`.
     """
 
     name: str
     class_names: list[str]
     crop: FaceCrop
     min_score: float | None
-    dtype: str
+
+    @property
+    def dtype(self) -> str:
+        """Precision, such as `"float32"`."""
+        ...
 
     def scores(self, windows: Sequence[Window]) -> np.ndarray:
         """Return a probability for each window and class, `(windows, K)`; windows have at least one crop."""
@@ -270,7 +272,7 @@ def load_scorer(
     model: str | PathLike | PreTrainedModel | Function,
     processor: Any = None,
     *,
-    class_names: Sequence[str] | None = None,
+    class_names: Sequence[str] = (),
     face_crop: FaceCrop | None = None,
     device: str | torch.device | None = None,
     **options: Any,
@@ -291,10 +293,10 @@ def load_scorer(
         ValueError: For a loaded model without processor, or a function without names, or either without need.
     """
     is_function = callable(model) and not isinstance(model, PreTrainedModel)
-    if is_function != (class_names is not None):
+    if is_function != bool(class_names):
         raise ValueError("class_names belong to a function as model, which needs them; models name their own classes.")
     if is_function:
-        return FunctionScorer(model, class_names or (), face_crop or FaceCrop())  # type: ignore[arg-type]
+        return FunctionScorer(model, class_names, face_crop or FaceCrop())  # type: ignore[arg-type]
     if isinstance(model, PreTrainedModel):
         if processor is None:
             raise ValueError("A loaded model needs its processor: give processor=….from_pretrained(…).")
@@ -306,6 +308,7 @@ def load_scorer(
             raise ValueError(f"The processor of {model} is loaded with it: give one only with a loaded model.")
         name = fspath(model)  # type: ignore[arg-type]
         model, processor = load_model(name, device=choose_device(device), **options)
+    assert isinstance(model, PreTrainedModel)
     scorer = _scorer_of(model, processor, name, face_crop)
     scorer.name = name
     if meaningless := [each for each in scorer.class_names if each.startswith("LABEL_")]:
@@ -357,7 +360,7 @@ def _known_crop(processor: Any, name: str, size: int) -> FaceCrop:
     if settings is None and file.is_file():
         settings = json.loads(file.read_text("utf-8"))
     if settings is not None:
-        return replace(FaceCrop.from_dict(settings), **({} if "size" in settings else {"size": size}))
+        return FaceCrop.from_dict({"size": size} | settings)
     crop = FaceCrop(size=size)
     logger.warning(
         "The model does not say how its training faces were cropped (face_crop): they are cut as %s. Where that "
