@@ -12,8 +12,9 @@ Sections, each runnable alone:
   product (3136×512×2048) of the same dtype. Two shares: `share` counts the operations of the model as it is defined,
   every token of every block; `share_done` those that are carried out, without what the class token does not need
 - batch: the same forward share for 1 to 16 clips a batch
-- rivals: time per clip of VideoMAE-B, TimeSformer-B, ViViT-B, R3D-18 and MViTv2-S, each with its own configuration and
-  random weights, over STT's in the same mode
+- rivals: time per clip of STT's blocks on larger frame encoders (CLIP ViT-B/16 at 224 px, DINOv2-S/14 at 98 px), and
+  of VideoMAE-B, TimeSformer-B, ViViT-B, R3D-18 and MViTv2-S, each with its own configuration and random weights, over
+  STT's in the same mode
 - growth: time and peak memory against number of frames, image size and number of blocks, and the fitted exponent
 - memory: what a clip adds to the peak of a training step, with and without gradient checkpointing
 
@@ -41,6 +42,8 @@ from torch.distributed._tools.mem_tracker import MemTracker
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.video import mvit_v2_s, r3d_18
 from transformers import (
+    CLIPVisionConfig,
+    Dinov2Config,
     TimesformerConfig,
     TimesformerForVideoClassification,
     VideoMAEConfig,
@@ -56,6 +59,8 @@ from modeling_stt.training.results import write_results
 
 MATRIX = (3136, 512, 2048)
 PRECISIONS = ("float32", "bfloat16 autocast", "bfloat16 weights")
+VIT_B = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
+VIT_S = {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6, "image_size": 518}
 SWEEPS: dict[str, tuple[int, ...]] = {
     "num_frames": (8, 16, 32, 64),
     "image_size": (64, 112, 160, 224),
@@ -72,6 +77,12 @@ class Rival(NamedTuple):
 
 RIVALS = {
     "STT": Rival(lambda: make_stt(), (16, 3, 112, 112)),
+    "STT on CLIP-B/16": Rival(
+        lambda: make_stt(backbone_config=CLIPVisionConfig(**VIT_B, patch_size=16), image_size=224), (16, 3, 224, 224)
+    ),
+    "STT on DINOv2-S/14": Rival(
+        lambda: make_stt(backbone_config=Dinov2Config(**VIT_S, patch_size=14), image_size=98), (16, 3, 98, 98)
+    ),
     "VideoMAE-B": Rival(lambda: VideoMAEForVideoClassification(VideoMAEConfig()), (16, 3, 224, 224)),
     "TimeSformer-B": Rival(lambda: TimesformerForVideoClassification(TimesformerConfig()), (8, 3, 224, 224)),
     "ViViT-B": Rival(lambda: VivitForVideoClassification(VivitConfig()), (32, 3, 224, 224)),
