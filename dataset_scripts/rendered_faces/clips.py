@@ -35,7 +35,7 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class World:
-    """What a clip shows apart from the person and the motion; it knows nothing of the class."""
+    """Everything in a clip apart from the person and the motion; it is independent of the class."""
 
     lights: Lights
     crop: Crop
@@ -277,7 +277,7 @@ def _light(points: Array, person: Person, lights: Lights, uv: Array, buffers: _B
 
 
 def _gaze_directions(gaze: Array, turn: Array) -> Array:
-    """Where the left and the right eye look, `(2, 3)` in the camera's axes; they converge a little."""
+    """Directions of the left and the right eye, `(2, 3)` in the camera's axes; they converge a little."""
     yaw, pitch = np.radians(gaze[0] + np.array([-1.5, 1.5])), np.radians(gaze[1])
     directions = np.stack(
         [np.sin(yaw) * np.cos(pitch), np.full(2, np.sin(pitch)), np.cos(yaw) * np.cos(pitch)], axis=1

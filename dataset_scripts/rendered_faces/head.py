@@ -27,7 +27,7 @@ Array = np.ndarray
 
 
 class Part(IntEnum):
-    """What a triangle belongs to; raster.py knows the numbers."""
+    """Parts of the mesh, by the numbers that raster.py knows."""
 
     SKIN = 0
     LEFT_EYE = 2
@@ -108,7 +108,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Maps:
-    """What lies where on a texture, each `(H, W)` float32: base position, heights, angles (degrees) and masks.
+    """Layout of a texture, each `(H, W)` float32: base position, heights, angles (degrees) and masks.
 
     `y`, `x` and `z` are 0 where no skin was baked (`covered` False); `height` and `angle` are defined everywhere.
     """

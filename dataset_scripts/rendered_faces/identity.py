@@ -1,4 +1,4 @@
-"""Who is shown: age, sex, origin and shape of a head, and the face's habits at rest."""
+"""A person's identity: age, sex, origin and shape of a head, and the face's habits at rest."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Traits:
-    """What is sampled about a person before anything is drawn.
+    """Traits of a person that are sampled before anything is painted.
 
     Args:
         male: 0 female .. 1 male; in between, features of both.

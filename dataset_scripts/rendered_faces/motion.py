@@ -1,4 +1,4 @@
-"""How a face moves in a clip: the level of its expression, talking, blinks, gaze and the head's pose.
+"""Motion of a face in a clip: the level of its expression, talking, blinks, gaze and the head's pose.
 
 A clip's class is the expression that is seen in it: the levels of its frames are sampled so that their `shown_level`
 reaches `SHOWN` for the six expressions, stays under `HIDDEN` for neutral, and lies between for clips without a class.
@@ -44,7 +44,7 @@ Array = np.ndarray
 
 @dataclass
 class Motion:
-    """What moves in a clip of T frames.
+    """Everything that moves in a clip of T frames.
 
     Args:
         label: The class shown, or None for a clip whose level lies between neutral and shown.
@@ -66,7 +66,7 @@ class Motion:
 
 
 def shown_level(level: Array) -> float:
-    """How much of an expression a clip shows, from its frames' levels: half its height, half its mean."""
+    """Share of an expression that a clip shows, from its frames' levels: half the highest, half the mean."""
     return float(0.5 * level.max() + 0.5 * level.mean())
 
 

@@ -73,7 +73,7 @@ def vertex_normals(points: Array, triangles: Array, out: Array) -> None:
 
 @njit(cache=True, fastmath=True)
 def _locate(texture: Array, u: Any, v: Any) -> Any:
-    """Where u (wrapped) and v (clamped), in texels, lie in a texture `(H, W, C)`: row, two columns, four weights."""
+    """Find u (wrapped) and v (clamped), in texels, in a texture `(H, W, C)`: row, two columns, four weights."""
     height, width = texture.shape[:2]
     v = min(max(v - np.float32(0.5), np.float32(0)), np.float32(height - 1.001))
     u = u - np.float32(0.5)

@@ -126,7 +126,7 @@ def paint_skin(traits: Traits, tone: Array, maps: Maps, rng: np.random.Generator
 
 
 def _redness(front: Maps, rng: np.random.Generator) -> Array:
-    """Where blood shows: cheeks, tip of the nose, chin."""
+    """Mask of the places where blood shows: cheeks, tip of the nose, chin."""
     across = np.abs(front.x)
     cheeks = bump(across - 0.48, 0.2) * bump(front.y - 6.9, 0.2) * rng.uniform(0.2, 1)
     nose = bump(front.x, 0.13) * bump(front.y - 6.95, 0.13) * rng.uniform(0, 1)
@@ -144,7 +144,7 @@ def _paint_lips(traits: Traits, tone: Array, front: Maps, window: Canvas, rng: n
 
 
 def _paint_gloss(front: Maps, window: Canvas, rng: np.random.Generator) -> None:
-    """Where skin shines: nose, forehead, cheekbones, lips."""
+    """Make nose, forehead, cheekbones and lips shine, in place."""
     across = np.abs(front.x)
     shiny = bump(front.x, 0.12) * bump(front.y - 7.1, 0.3) + bump(front.x, 0.3) * bump(front.y - 7.75, 0.2)
     shiny += bump(across - 0.42, 0.12) * bump(front.y - 7.0, 0.1)
@@ -227,7 +227,7 @@ def still_folds(traits: Traits, folds: Array, detail: float, rng: np.random.Gene
 
 
 def fold_weights(weight: Any, strength: float) -> Array:
-    """How deep each fold is for the actions of one frame, `(2, 8)`: right and left side of the face.
+    """Depth of each fold for the actions of one frame, `(2, 8)`: right and left side of the face.
 
     `weight` gives an action's weight by its ARKit name.
     """

@@ -1,4 +1,4 @@
-"""What only a renderer knows of a clip: action units, pose, gaze and level of each frame, and who is shown.
+"""The truth that only a renderer knows of a clip: action units, pose, gaze and level of each frame, and who is shown.
 
 A tree of `write_rendered_dfew` holds `truth.csv`, one row a clip with `FACTS`, and `Truth/00001.npz`, … with `SERIES`,
 one row a frame of the original. `add_truth` joins both to the rows of `load_dataset`.

@@ -1,4 +1,4 @@
-"""Where a face is filmed: camera and crop, light, background, things before the face, lens and sensor.
+"""The world around a face: camera and crop, light, background, things before the face, lens and sensor.
 
 Everything is sampled for a clip without knowledge of its class. Most clips look like ordinary footage; strong colours,
 hard light, infrared and the like are the tails.
@@ -56,7 +56,7 @@ class Crop:
 
 @dataclass(frozen=True)
 class Lens:
-    """What camera and codec do to the picture; each value is for the whole clip.
+    """Effects of camera and codec on the picture; each value is for the whole clip.
 
     Args:
         tint: `(3,)` factors of red, green and blue.

@@ -42,7 +42,7 @@ class _Plan(NamedTuple):
 
 
 class _Options(NamedTuple):
-    """What is the same for all clips; see `write_rendered_dfew`."""
+    """Options that all clips share; see `write_rendered_dfew`."""
 
     root: Path
     low: int
@@ -87,8 +87,8 @@ def write_rendered_dfew(
         frames_per_second: How fast time passes in a clip; 8 makes a clip of 16 frames two seconds long.
         balance: `neutral` gives neutral a quarter of the clips and the other classes equal shares, `equal` gives all
             classes the same share, `dfew` takes DFEW's proportions, with at least one clip a fold.
-        order_only: `fear` clips are made as `surprise` clips are, with the order of their frames reversed: nothing
-            else tells the two classes apart. It proves that a model sees time; such fear is not realistic.
+        order_only: `fear` clips are made as `surprise` clips are, with the order of their frames reversed: the two
+            classes differ in nothing else. It proves that a model sees time; such fear is not realistic.
         plain: Strong expressions in clean, frontal, exact pictures without speech, which few clips suffice to learn.
         seed: Of everything random.
         num_workers: Processes; default: all cores; 1: this one. It does not change what is written.
@@ -247,7 +247,7 @@ def _identity_seed(seed: int, identity: int) -> int:
 def write_video(path: Path, frames: Array, frames_per_second: float = FRAMES_PER_SECOND) -> None:
     """Write frames `(T, H, W, 3)` uint8 as an .mp4.
 
-    Every frame is coded for itself with one quantizer, so that a video's coding does not tell its direction.
+    Every frame is coded for itself with one quantizer, so that a video's coding does not show its direction.
     """
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=round(frames_per_second))
