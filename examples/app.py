@@ -175,7 +175,7 @@ class Page:
         self.timeline = Timeline(loaded, processor, thumbnails=True)
         whole = WholeFrame(self.timeline.crop.margin)
         self.timeline_of_crops = Timeline(loaded, processor, whole, thumbnails=True)
-        self.class_names = self.timeline.class_names
+        self.class_names: list[str] = self.timeline.class_names or []
 
     def read(self, video: str | None, is_cropped: bool) -> Iterator[list[Any]]:
         """Read a video; yields what `blocks` shows of it, in that order: messages, then the results.
