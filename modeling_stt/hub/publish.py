@@ -270,9 +270,8 @@ def own_card(own: Path, generated: str) -> str:
         return generated
     text = own.read_text(encoding="utf-8")
     try:
-        index, expected = (
-            ModelCard(card, ignore_metadata_errors=True).data.eval_results for card in (text, generated)
-        )
+        cards = [ModelCard(card, ignore_metadata_errors=True) for card in (text, generated)]
+        index, expected = (getattr(card.data, "eval_results", None) for card in cards)
     except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"The metadata at the beginning of {own} cannot be read: {error}") from error
     if index != expected:
