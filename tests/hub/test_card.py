@@ -123,6 +123,14 @@ def test_an_audit_and_a_number_of_steps_are_reported(tmp_path: Path) -> None:
     assert "| steps | 60 |" in text and "| epochs |" not in text
 
 
+def test_another_reading_of_the_loss_is_named(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    assert "cross entropy + 0.1 · [mean (1 − cos(f, w_y))" in card_of(folder).text
+    recipe = json.loads((folder / "results.json").read_text())["recipe"]
+    text = card_of(folder, recipe=recipe | {"compact_loss": "simplex"}).text
+    assert "cross entropy + 0.1 × the term `simplex` of" in text and "cos(f, w_y)" not in text
+
+
 def test_results_without_a_value_that_the_card_reports_are_refused(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
     change_results(folder, recipe={"seed": 1})
