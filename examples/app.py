@@ -3,7 +3,8 @@
     python examples/app.py --model runs/dfew_fold_1
 
 The model is a folder or a name on the Hub, of any kind that `stt timeline` takes. Without `--model`, the environment
-variable STT_MODEL names it, or else `space.json` beside this file: `{"model": "user/stt-dfew"}`.
+variable STT_MODEL names it, or else `space.json` beside this file: `{"model": "user/stt-dfew"}`; else it is that of
+`modeling_stt.pretrained`.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from modeling_stt import STTConfig
+from modeling_stt import STTConfig, pretrained
 from modeling_stt.loading import load_model
 from modeling_stt.timeline import DamagedVideoError, Face, Row, TimedFrame, Timeline, draw_explanation, explain_window
 from modeling_stt.timeline.limits import VideoLimits
@@ -280,15 +281,12 @@ def find_examples(folder: Path = EXAMPLES) -> list[tuple[str, str, bool]]:
 
 
 def chosen_model() -> str:
-    """The model that the command line, the environment or `space.json` names."""
+    """The model that the command line, the environment or `space.json` names; else the package's own weights."""
     beside = Path(__file__).with_name("space.json")
     default = os.environ.get("STT_MODEL") or (json.loads(beside.read_text())["model"] if beside.is_file() else None)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=default, help="folder of a trained model, or its name on the Hub")
-    model = parser.parse_args().model
-    if model is None:
-        parser.error("no model: give --model, or set STT_MODEL")
-    return model
+    return parser.parse_args().model or str(pretrained.folder())
 
 
 def main() -> int:

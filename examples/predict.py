@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from modeling_stt import pretrained
 from modeling_stt.loading import ModelError, load_model
 from modeling_stt.timeline import Timeline
 from modeling_stt.timeline.attention import to_pictures
@@ -29,7 +30,9 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("videos", nargs="+", type=Path, help="video files, or folders of numbered frames")
-    parser.add_argument("--model", required=True, help="folder of a trained model, or its name on the Hub")
+    parser.add_argument(
+        "--model", default=pretrained.folder(), help="folder or name on the Hub (default: the package's own weights)"
+    )
     parser.add_argument("--clip", action="store_true", help="the videos are cropped to one face already")
     parser.add_argument("--top_k", type=int, default=3, help="expressions to print for each video")
     parser.add_argument(

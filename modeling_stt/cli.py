@@ -284,12 +284,14 @@ def explain(argv: Sequence[str]) -> int:
     if args.clip and (args.at is not None or args.track is not None):
         parser.error("--clip explains all of a clip that shows one face: it goes with neither --at nor --track.")
     with _errors_as_usage(parser):
+        from . import pretrained
         from .loading import choose_device, load_model
         from .timeline import Timeline, draw_explanation, explain_clip
         from .timeline import explain as explain_window_of
 
         # No other attention back-end gives its weights.
-        model, processor = load_model(args.model, attn_implementation="eager", device=choose_device())
+        name = args.model or pretrained.folder()
+        model, processor = load_model(name, attn_implementation="eager", device=choose_device())
         if args.clip:
             explanation = explain_clip(args.video, model, processor)  # type: ignore[arg-type]  # it refuses others
         else:
@@ -309,7 +311,7 @@ def _explain_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("video", metavar="VIDEO", help="file, or http address of one; with --clip a folder of frames, too")
-    add("--model", required=True, help="folder of a trained STT, or its name on the Hub")
+    add("--model", help="folder of a trained STT, or its name on the Hub; by default the weights of this package")
     add("--output", required=True, type=Path, metavar="FILE", help=f"picture to write: {', '.join(PICTURES)}")
     add("--at", type=float, metavar="SECONDS", help="moment of the video; by default the first with a face")
     add("--track", type=int, metavar="N", help="whose face, by the number in the rows of 'stt timeline'; by default "
@@ -348,8 +350,8 @@ def _refuse_file(parser: argparse.ArgumentParser, option: str, file: Path, suffi
 def _add_model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     add = group.add_argument
-    add("--model", required=True, help="folder or name on the Hub of a trained STT, or of another classifier of "
-        "videos or of images (VideoMAE, ViT, …)")  # fmt: skip
+    add("--model", help="folder or name on the Hub of a trained STT, or of another classifier of videos or of images "
+        "(VideoMAE, ViT, …); by default the weights that come with this package")  # fmt: skip
     add("--revision", help="branch, tag or commit of a model on the Hub")
     add("--trust_remote_code", action="store_true", help="run the Python code that the model's repository carries: "
         "read it first, and name its --revision")  # fmt: skip

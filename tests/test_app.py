@@ -23,6 +23,7 @@ from dataset_scripts.rendered_faces import render_film
 from helpers.models import NAMES, make_model, make_processor
 from helpers.programs import ROOT
 from helpers.videos import write_sound, write_video
+from modeling_stt import pretrained
 from modeling_stt.timeline import FaceCrop, Timeline, columns, explain_window, segments
 from modeling_stt.timeline.segments import people, person
 
@@ -493,8 +494,7 @@ def test_the_model_is_taken_from_command_environment_or_file(monkeypatch: pytest
     monkeypatch.setattr(app, "__file__", str(tmp_path / "app.py"))
     monkeypatch.setattr(sys, "argv", ["app.py"])
     monkeypatch.delenv("STT_MODEL", raising=False)
-    with pytest.raises(SystemExit):
-        app.chosen_model()
+    assert app.chosen_model() == str(pretrained.folder())
     (tmp_path / "space.json").write_text('{"model": "user/stt-dfew"}')
     assert app.chosen_model() == "user/stt-dfew"
     monkeypatch.setenv("STT_MODEL", "user/other")

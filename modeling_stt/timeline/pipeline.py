@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from .. import pretrained
 from ..loading import ModelError
 from .baseline import relative_to_rest
 from .detection import find_faces, load_detector
@@ -40,7 +41,8 @@ class Timeline:
 
     Args:
         model: Folder or name on the Hub of a trained STT, or of another classifier of videos or images; one that is
-            loaded; or a function from the crops of a window `(T, S, S, 3)` uint8 RGB to probabilities.
+            loaded; or a function from the crops of a window `(T, S, S, 3)` uint8 RGB to probabilities. By default the
+            weights that come with the package, see `modeling_stt.pretrained`.
         processor: The processor of a loaded model; needed, and only taken, with one.
         detector: Name or function for [`load_detector`], or a detector.
         detect_fps: Search only this many frames a second for faces. In the frames between, a face that was seen before
@@ -70,7 +72,7 @@ class Timeline:
             loaded model without processor.
     """
 
-    model: str | PathLike | PreTrainedModel | Function
+    model: str | PathLike | PreTrainedModel | Function | None = None
     processor: Any = None
     detector: str | Callable[[np.ndarray], Sequence[Face]] | FaceDetector = "default"
     detect_fps: float | None = None
@@ -93,6 +95,8 @@ class Timeline:
 
     def __post_init__(self) -> None:
         self._check_numbers()
+        if self.model is None:
+            self.model = pretrained.folder()
         loading = {"dtype": self.dtype, "revision": self.revision, "trust_remote_code": self.trust_remote_code}
         self.scorer = load_scorer(
             self.model,
@@ -263,7 +267,7 @@ class Timeline:
 
 def timeline(
     video: Source,
-    model: str | PathLike | PreTrainedModel | Function,
+    model: str | PathLike | PreTrainedModel | Function | None = None,
     live: bool | None = None,
     stop: Event | None = None,
     **options: Any,
@@ -294,7 +298,10 @@ def timeline(
 
 
 def timeline_frame(
-    video: Source, model: str | PathLike | PreTrainedModel | Function, live: bool | None = None, **options: Any
+    video: Source,
+    model: str | PathLike | PreTrainedModel | Function | None = None,
+    live: bool | None = None,
+    **options: Any,
 ) -> "pd.DataFrame":
     """Return the rows of a video as one data frame, see `timeline` and `rows_to_frame`; damage becomes a warning."""
     reader = Timeline(model, **options)

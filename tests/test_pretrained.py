@@ -1,0 +1,47 @@
+"""The weights that are shipped: they load offline, belong to their results, and tell smiling from resting people."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dataset_scripts.rendered_faces import render_clip
+from modeling_stt import pretrained
+from modeling_stt.hub.run import read_run
+from modeling_stt.loading import load_model
+
+
+def test_the_weights_are_small_and_belong_to_their_results() -> None:
+    folder = pretrained.folder()
+    assert folder == Path(pretrained.__file__).parent / "stt_rendered"
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 25e6
+    run = read_run(folder)  # refuses weights, classes or settings that are not those of results.json
+    assert run.results["synthetic"] is True
+    assert run.config.temperature != 1.0
+    assert (folder / "README.md").is_file()
+
+
+def test_other_weights_are_refused_by_name() -> None:
+    with pytest.raises(FileNotFoundError, match="no weights called 'stt_dfew', only stt_rendered"):
+        pretrained.folder("stt_dfew")
+
+
+def test_smiling_and_resting_people_whom_the_weights_have_not_seen_are_told_apart() -> None:
+    model, processor = load_model(pretrained.folder())
+    right = []
+    for label in ("happy", "neutral"):
+        for number in range(6):
+            frames = render_clip(
+                label,
+                identity_seed=990_000 + number,
+                clip_seed=number,
+                num_frames=8,
+                image_size=96,
+                frames_per_second=4,
+                full=True,
+            ).frames
+            with torch.inference_mode():
+                scores = model(**processor(np.ascontiguousarray(frames), return_tensors="pt")).logits[0]
+            right.append(model.config.class_names[int(scores.argmax())] == label)
+    assert sum(right) >= 10
