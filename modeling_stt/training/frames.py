@@ -19,7 +19,6 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from ..configuration_stt import STTConfig
@@ -56,8 +55,6 @@ class FrameRecipe:
         learning_rate: Highest rate of AdamW, after a warm-up; it falls to zero as a cosine.
         weight_decay: AdamW's.
         unit_weight: Weight of the action units' loss beside the classes'.
-        average_decay: Decay of the moving average of the weights, by steps, which is what is saved: what single steps
-            make of pictures unlike those of training differs widely, their average is steadier.
         seed: Of weights, order and augmentation.
         bf16: Compute in bfloat16, which is faster on CPUs and GPUs that have instructions for it.
 
@@ -70,7 +67,6 @@ class FrameRecipe:
     learning_rate: float = 1e-3
     weight_decay: float = 0.02
     unit_weight: float = 1.0
-    average_decay: float = 0.999
     seed: int = 42
     bf16: bool = False
 
@@ -174,45 +170,40 @@ def pretrain_backbone(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(recipe.seed)
     model = FrameModel(config, frames.classes.shape[1], frames.units.shape[1]).to(device)
-    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.average_decay), use_buffers=True)
     optimizer = torch.optim.AdamW(model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
     state_file = Path(output_dir) / "state.pt"
     Path(output_dir).mkdir(parents=True, exist_ok=True)
-    parts = {"model": model, "averaged": averaged, "optimizer": optimizer}
-    first = _resume(state_file, recipe, parts) if state_file.is_file() else 0
+    first = _resume(state_file, recipe, model, optimizer) if state_file.is_file() else 0
     for epoch in range(first, recipe.epochs):
-        loss = _train_epoch(model, averaged, optimizer, frames, augment, recipe, epoch)
-        states = {name: part.state_dict() for name, part in parts.items()}
-        torch.save({"epoch": epoch + 1, "recipe": asdict(recipe), **states}, state_file)
-        scores = "" if held_out is None else f", held out: {_describe(averaged.module, held_out)}"
+        loss = _train_epoch(model, optimizer, frames, augment, recipe, epoch, device)
+        state = {"epoch": epoch + 1, "recipe": asdict(recipe), "model": model.state_dict()}
+        torch.save(state | {"optimizer": optimizer.state_dict()}, state_file)
+        scores = "" if held_out is None else f", held out: {_describe(model, held_out, device)}"
         logger.info("Frames, epoch %d of %d: loss %.3f%s", epoch + 1, recipe.epochs, loss, scores)
-    best: FrameModel = averaged.module
-    weights = {name: value.cpu().contiguous() for name, value in best.backbone.state_dict().items()}
+    weights = {name: value.cpu().contiguous() for name, value in model.backbone.state_dict().items()}
     save_file(weights, Path(output_dir) / WEIGHTS_FILE)
-    return best.eval()
+    return model.eval()
 
 
-def _resume(file: Path, recipe: FrameRecipe, parts: dict[str, Any]) -> int:
-    """Load what is trained, by name; the number of finished epochs."""
+def _resume(file: Path, recipe: FrameRecipe, model: FrameModel, optimizer: torch.optim.Optimizer) -> int:
     state: dict[str, Any] = torch.load(file, weights_only=True)
     if state["recipe"] != asdict(recipe):
         raise ValueError(f"{file} is of a run with {state['recipe']}, not {asdict(recipe)}: name another folder.")
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
     return int(state["epoch"])
 
 
 def _train_epoch(
     model: FrameModel,
-    averaged: AveragedModel,
     optimizer: torch.optim.Optimizer,
     frames: Frames,
     augment: ClipAugment,
     recipe: FrameRecipe,
     epoch: int,
+    device: torch.device,
 ) -> float:
     """One pass over the frames in random order; the mean loss."""
-    device = model.head.weight.device
     model.train()
     random = np.random.default_rng([recipe.seed, epoch])
     mean, deviation = frames.units.mean(0).to(device), frames.units.std(0).to(device) + 0.02
@@ -232,7 +223,6 @@ def _train_epoch(
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
-        averaged.update_parameters(model)
         total += loss.item()
     return total / steps
 
@@ -249,9 +239,8 @@ def _rate(step: int, steps: int) -> float:
 
 
 @torch.no_grad()
-def _describe(model: FrameModel, frames: Frames) -> str:
+def _describe(model: FrameModel, frames: Frames, device: torch.device) -> str:
     """Recall of the classes that frames show clearly."""
-    device = model.head.weight.device
     model.eval()
     logits = torch.cat([model(pixels.to(device).float() / 255)[0].cpu() for pixels in frames.pixels.split(64)])
     height, label = frames.classes.max(dim=1)
