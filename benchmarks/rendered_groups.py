@@ -25,14 +25,13 @@ from modeling_stt.training.environment import describe_environment
 from modeling_stt.training.results import write_results
 
 ORIGINS = ("african", "asian", "caucasian")
-FACTS = ("male", "age", "melanin", "glasses", "talks", "shown_level", "identity", *ORIGINS)
+FACTS = ("male", "age", "glasses", "talks", "shown_level", "identity", *ORIGINS)
 
 # Name of a division → the group that a row belongs to.
 DIVISIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "sex": lambda row: "male" if row["truth_male"] > 0.5 else "female",
     "age": lambda row: row["truth_age"],
     "origin (largest part)": lambda row: max(ORIGINS, key=lambda origin: row[f"truth_{origin}"]),
-    "skin": lambda row: ("light", "medium", "dark")[min(2, int(3 * row["truth_melanin"]))],
     "glasses": lambda row: "with" if row["truth_glasses"] else "without",
     "speech": lambda row: "talks" if row["truth_talks"] else "silent",
 }
