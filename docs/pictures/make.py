@@ -52,8 +52,7 @@ def make_timeline_pictures(model: str) -> None:
     command = [sys.executable, "-m", "modeling_stt.cli", "timeline", str(video), "--model", model]
     with tempfile.TemporaryDirectory() as folder:
         annotated = Path(folder) / "annotated.mp4"
-        subprocess.run([*command, "--chart", str(PICTURES / "chart.png")], check=True)
-        subprocess.run([*command, "--annotate", str(annotated)], check=True)
+        subprocess.run([*command, "--chart", str(PICTURES / "chart.png"), "--annotate", str(annotated)], check=True)
         with av.open(str(annotated)) as container:
             frames = list(container.decode(video=0))
     frames[3 * len(frames) // 20].to_image().save(PICTURES / "annotated.jpg", quality=88)
