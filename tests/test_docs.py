@@ -150,6 +150,18 @@ def test_links_of_a_page_have_targets(page: Path) -> None:
         assert not anchor or anchor in headings(target), f"{page.name}: {link}"
 
 
+def test_the_readme_shows_its_real_output(home: Path) -> None:
+    """Labels and form of the output are compared; numbers may differ in their last digits on another machine."""
+    blocks = read_blocks(ROOT / "README.md")
+    shown = [i for i, block in enumerate(blocks) if block.language == "text"]
+    assert shown
+    code = [block for block in blocks[: shown[-1]] if block.language == "python"]
+    printed = re.sub(r"\d+", "0", run_blocks(code, home))
+    for i in shown:
+        assert blocks[i - 1].language == "python"
+        assert re.sub(r"\d+", "0", blocks[i].code) in printed
+
+
 def test_the_api_page_is_generated_from_the_docstrings() -> None:
     page = ROOT / "docs" / "api.md"
     if os.environ.get("STT_WRITE_API"):
