@@ -6,6 +6,8 @@ import textwrap
 from importlib import import_module
 from typing import Any
 
+from helpers.programs import ROOT
+
 PACKAGES = {
     "modeling_stt": "Model, configuration and processor. Importing the package makes them known to the Auto classes.",
     "modeling_stt.training": "Training and evaluation.",
@@ -76,7 +78,11 @@ def _shown(value: Any) -> str:
     """A default as in source code: functions and classes by their names, addresses in memory left out."""
     if inspect.isclass(value) or inspect.isroutine(value):
         return value.__name__
-    return re.sub(r"<factory>|<(\w+\.)*(\w+) object at 0x\w+>", lambda found: f"{found[2] or ''}(…)", repr(value))
+    return re.sub(
+        r"<factory>|<(\w+\.)*(\w+) object at 0x\w+>",
+        lambda found: f"{found[2] or ''}(…)",
+        repr(value).replace(f"{ROOT}/", ""),
+    )
 
 
 def _docstring(value: Any) -> str:
