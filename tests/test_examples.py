@@ -56,9 +56,9 @@ def test_train_writes_model_results_and_picture(trained: Path) -> None:
     results = json.loads((trained / "results.json").read_text())
     assert (results["dataset"], results["fold"], results["synthetic"]) == ("dfew", 1, True)
     assert results["classes"] == ["happy", "sad", "neutral", "angry", "surprise", "disgust", "fear"]
-    # As many clips as the lists name, but not as many as are published of DFEW.
+    # Rendered faces; as many clips as the lists name, but not as many as are published of DFEW.
     assert results["verification"]["comparable"] is False
-    assert [text.split(":")[0] for text in results["verification"]["failed"]] == ["counts"]
+    assert [text.split(":")[0] for text in results["verification"]["failed"]] == ["real faces", "counts"]
     assert results["start"] == {"model": None, "backbone_weights": None, "sha256_of_weights": None}
     assert (trained / "confusion.png").read_bytes().startswith(b"\x89PNG")
     assert {"model.safetensors", "modeling_stt.py", "video_reading_stt.py"} <= {p.name for p in trained.iterdir()}

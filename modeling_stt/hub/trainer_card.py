@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import ModelCardData
 
@@ -56,12 +57,13 @@ def _unscored(trainer: STTTrainer, repo_id: str) -> str:
     args, config = trainer.args, trainer.accelerator.unwrap_model(trainer.model).config
     tags = ["stt", "facial-expression-recognition"]
     metadata = ModelCardData(library_name="transformers", pipeline_tag="video-classification", tags=tags)
+    clips: Any = trainer.train_dataset
     sections = TEMPLATE.read_text(encoding="utf-8").split("\n## ")
     return _TEXT.format(
         metadata=metadata.to_yaml(),
         name=repo_id.split("/")[-1],
         classes=", ".join(f"{i} {name}" for i, name in enumerate(config.class_names)),
-        num_clips="not recorded" if trainer.train_dataset is None else len(trainer.train_dataset),
+        num_clips="not recorded" if clips is None else len(clips),
         trained=f"{trainer.state.epoch or 0:g} epochs, {trainer.state.global_step} steps",
         compact_weight=args.compact_weight,
         compact_loss=args.compact_loss,

@@ -42,7 +42,7 @@ def save_adapter(model: STTForVideoClassification, folder: str | os.PathLike) ->
     """Save the adapters in peft's format; None for a model without."""
     if not _adapters(model):
         return None
-    encoder = model.stt.backbone.encoder
+    encoder: Any = model.stt.backbone.encoder
     path = Path(folder) / ADAPTER_FOLDER
     path.mkdir(parents=True, exist_ok=True)
     encoder.peft_config["default"].save_pretrained(path)
@@ -68,7 +68,8 @@ def merge_lora(model: STTForVideoClassification) -> int:
         parent, _, own = name.rpartition(".")
         setattr(model.get_submodule(parent), own, layer.get_base_layer())
     if adapters:
-        del model.stt.backbone.encoder.peft_config
+        encoder: Any = model.stt.backbone.encoder
+        del encoder.peft_config
     return len(adapters)
 
 

@@ -28,7 +28,7 @@ The terms, with s_ik = cos(f_i, w_k) for the classifier's rows w, u_ik = cos(f_i
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -143,7 +143,7 @@ def compact_softmax_cross_entropy(
         class_weight = None if class_weight is None else class_weight.to(logits)
         labels = labels if labels.ndim == 1 else labels.to(dtype)
         counted = (labels if labels.ndim == 1 else labels[:, 0]) != ignore_index
-        smoothing = {"ignore_index": ignore_index, "label_smoothing": label_smoothing}
+        smoothing: dict[str, Any] = {"ignore_index": ignore_index, "label_smoothing": label_smoothing}
         losses = F.cross_entropy(logits, labels, weight=class_weight, reduction="none", **smoothing)
         if compact_weight:
             target = labels if labels.ndim == 2 else F.one_hot(labels.where(counted, 0), logits.shape[1]).to(dtype)

@@ -89,8 +89,11 @@ class MaskedTrainer(Trainer):
         super().__init__(model, args, collate_tubes, train_dataset, **kwargs)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> ClipSampler:
-        labels, args = self.train_dataset.clips.label_ids, self.args
-        sampler = ClipSampler(labels, seed=args.seed, multiple_of=self._train_batch_size * args.world_size)
+        tubes: Any = self.train_dataset if train_dataset is None else train_dataset
+        args = self.args
+        sampler = ClipSampler(
+            tubes.clips.label_ids, seed=args.seed, multiple_of=self._train_batch_size * args.world_size
+        )
         self.callback_handler.pop_callback(SamplerEpoch)
         self.add_callback(SamplerEpoch(sampler))
         return sampler
@@ -98,5 +101,6 @@ class MaskedTrainer(Trainer):
 
 def save_encoder(model: PreTrainedModel, image_processor: Any, folder: Path) -> None:
     """Save the encoder without the head that reconstructs, and its image processor: what `--backbone` loads."""
-    model.base_model.save_pretrained(folder)
+    encoder: Any = model.base_model
+    encoder.save_pretrained(folder)
     image_processor.save_pretrained(folder)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
 from transformers.trainer_utils import IntervalStrategy, PredictionOutput
 
@@ -274,19 +275,24 @@ def _score_selected(trainer: STTTrainer, folds: dict[str, Dataset], protocol: Fo
     at the end. Only clips set apart for validation are calibrated on: the test fold would flatter, training clips too.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
-    classes, processor = model.config.class_names, trainer.processing_class
+    classes, processor = model.config.class_names, _processor_of(trainer)
     fitted = None
     if protocol.selection == "validation":
         judged = trainer.evaluation_loop(trainer.get_eval_dataloader(), description="Calibration")
-        fitted = calibrate(judged.predictions[0], judged.label_ids)
+        fitted = calibrate(judged.predictions[0], np.asarray(judged.label_ids))
     prediction = trainer.predict(ClipDataset(folds["test"], processor, labels=classes), metric_key_prefix="test")
     scored: dict[str, Any] = {"test": test_scores(prediction, classes)}
-    scored["calibration"] = describe_calibration(fitted, prediction.predictions[0], prediction.label_ids)
+    scored["calibration"] = describe_calibration(fitted, prediction.predictions[0], np.asarray(prediction.label_ids))
     if protocol.audit:
         scored["audit"] = audit_time(trainer, folds["test"])
     if fitted is not None:
         model.config.temperature, model.config.min_score = fitted.temperature, fitted.min_score
     return scored
+
+
+def _processor_of(trainer: STTTrainer) -> STTVideoProcessor:
+    assert isinstance(trainer.processing_class, STTVideoProcessor)
+    return trainer.processing_class
 
 
 def audit_time(trainer: STTTrainer, rows: Dataset) -> dict[str, dict[str, Any]]:
@@ -299,7 +305,7 @@ def audit_time(trainer: STTTrainer, rows: Dataset) -> dict[str, dict[str, Any]]:
     Returns:
         Order of the frames, `"shuffled"`, `"reversed"` or `"repeated"` → scores as [`test_scores`] gives them.
     """
-    model, processor = trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class
+    model, processor = trainer.accelerator.unwrap_model(trainer.model), _processor_of(trainer)
     classes = model.config.class_names
     clips = {
         order: ClipDataset(rows, processor, labels=classes, seed=trainer.args.seed, frame_order=order)

@@ -172,8 +172,8 @@ class STTTrainer(Trainer):
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """As in transformers, after the model's temperature and threshold, fitted to other weights, are reset."""
-        assert self.model is not None
-        reset_calibration(self.model.config)
+        model: Any = self.model
+        reset_calibration(model.config)
         return super().train(*args, **kwargs)
 
     def compute_loss(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -196,11 +196,13 @@ class STTTrainer(Trainer):
 
     def predict(self, test_dataset: Any, *args: Any, **kwargs: Any) -> PredictionOutput:
         """As in transformers; `test_dataset` may be rows."""
-        return super().predict(self._clips_of("test_dataset", test_dataset), *args, **kwargs)
+        clips: Any = self._clips_of("test_dataset", test_dataset)
+        return super().predict(clips, *args, **kwargs)
 
     def _clips_of(self, name: str, dataset: Any) -> ClipDataset | None:
-        assert self.model is not None
-        return _as_clips(name, dataset, self.processing_class, labels=self.model.config.class_names)
+        model: Any = self.model
+        processor: Any = self.processing_class
+        return _as_clips(name, dataset, processor, labels=model.config.class_names)
 
     def evaluation_loop(
         self,
@@ -319,7 +321,7 @@ class STTTrainer(Trainer):
         rate = self.args.backbone_learning_rate
         if rate is None or not is_new:
             return optimizer
-        trained = self.model if model is None else model
+        trained: Any = self.model if model is None else model
         backbone = {id(weight) for name, weight in trained.named_parameters() if "stt.backbone." in f".{name}"}
         for group in list(optimizer.param_groups):
             parts = {own: [w for w in group["params"] if (id(w) in backbone) == own] for own in (True, False)}
