@@ -88,6 +88,11 @@ class MaskedTrainer(Trainer):
     def __init__(self, model: PreTrainedModel, args: Any, train_dataset: TubeClips, **kwargs: Any) -> None:
         super().__init__(model, args, collate_tubes, train_dataset, **kwargs)
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Load by `from_pretrained`: files have older names of weights, which transformers' own would pass over."""
+        model = self.model if model is None else model
+        model.load_state_dict(type(model).from_pretrained(resume_from_checkpoint).state_dict())
+
     def _get_train_sampler(self, train_dataset: Any = None) -> ClipSampler:
         tubes: Any = self.train_dataset if train_dataset is None else train_dataset
         args = self.args
