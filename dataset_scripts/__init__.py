@@ -57,7 +57,7 @@ def folds(path: str, subset: str | None = None) -> list[int]:
 
     Args:
         path: a key of ``BUILDERS``.
-        subset: what stands before their names where a set has folds of several kinds: MAFW's ``compound``.
+        subset: prefix of their names if a set has several kinds of folds: MAFW's ``compound``.
 
     Raises:
         KeyError: ``path`` is not in this folder.
@@ -89,7 +89,7 @@ def load_dataset_builder(
 
     Raises:
         KeyError: ``path`` is not in this folder.
-        FileNotFoundError, ValueError: what is in ``data_dir`` cannot be right; the message says what to do.
+        FileNotFoundError, ValueError: files in ``data_dir`` are missing or invalid; the message says what to do.
     """
     builder = builder_class(path)
     known = [option.name for option in fields(builder.BUILDER_CONFIG_CLASS)]
@@ -137,7 +137,7 @@ def load_dataset(
         **config_kwargs: options of the data set's configuration, such as ``frames="16f"``.
 
     Raises:
-        FileNotFoundError, ValueError: what is in ``data_dir`` cannot be right; the message says what to do.
+        FileNotFoundError, ValueError: files in ``data_dir`` are missing or invalid; the message says what to do.
         NotImplementedError: ``num_proc`` together with ``streaming``.
     """
     if path not in BUILDERS:

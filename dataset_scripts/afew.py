@@ -16,9 +16,9 @@ The label is always that of the class folder that the clip's video lies in: the 
 by class, may carry another.
 
 Some clips have no aligned face, and papers leave them out: their "381" validation clips are the 383 without two, but
-not always without the same two. Here such a clip stays visible: by default (``missing="keep"``) as a row with
-``num_frames`` 0 and no ``frames``, so that a score can count it as not recognised. A model cannot read it, so for
-training ``missing="skip"`` leaves it out, and names it.
+not always the same two. Here such a clip is kept by default (``missing="keep"``), as a row with ``num_frames`` 0 and
+no ``frames``, so that a score can count it as not recognised. A model cannot read it, so for training
+``missing="skip"`` leaves it out and logs its name.
 """
 
 import logging
@@ -144,7 +144,7 @@ def split_of(path: Path, root: Path) -> str | None:
 
 
 def class_of(name: str) -> int | None:
-    """The class that a folder's name stands for: ``Angry`` → 0; None for none."""
+    """The class that a folder's name stands for: ``Angry`` → 0; None if it is not a class."""
     word = OTHER_CLASS_NAMES.get(name.lower(), name.lower())
     return CLASS_NAMES.index(word) if word in CLASS_NAMES else None
 
@@ -365,7 +365,7 @@ class Source(ClipSource):
         return checks if self.config.frames == "video" else [*checks, *self._check_faces()]
 
     def _check_shared_numbers(self) -> Finding:
-        """Two numbers occur in both splits, each in another class: more, or one of one class, is a clip in both."""
+        """Find clips in both splits. AFEW repeats two numbers, in different classes; any other repeat is an error."""
         train, validation = (
             {number: label for (split, number), label in self.labels.items() if split == wanted} for wanted in SPLITS
         )
@@ -377,7 +377,7 @@ class Source(ClipSource):
         return "shared numbers", passed, text if passed else f"{text}: {shown(shared, NUM_NAMED)}"
 
     def _check_validation(self) -> Finding:
-        """Scores are over 383 clips or not comparable, even with those over "381"."""
+        """Check that all 383 validation clips exist: otherwise scores are not comparable, not even with "381"."""
         rows = self.listed_clips()["validation"]
         count, whole = len(rows) - len(self.faceless(rows)), NUM_CLIPS["validation"]
         text = f"{count} of {whole} validation clips are there"
@@ -389,7 +389,7 @@ class Source(ClipSource):
         return "validation set", count == whole, text
 
     def _check_faces(self) -> list[Finding]:
-        """Clips and faces belong together: each has the other, and class folders agree."""
+        """Check that every clip has faces, that all faces have a clip, and that their class folders agree."""
         lacking = [clip_id for rows in self.listed_clips().values() for clip_id in self.faceless(rows)]
         stray = ["/".join(key) for key in self.clips.keys() - self.videos.keys()]
         of_faces = {key: label for key, label in self.labels_of_faces.items() if label is not None}

@@ -35,7 +35,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp")  # the proc
 OTHER_IMAGE_SUFFIXES = (".tif", ".tiff", ".gif", ".avif", ".heic", ".jp2")  # refused by name
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".ogv")
 LFS_POINTER = b"version https://git-lfs"  # what Git LFS leaves in place of a file that was not pulled
-# Raised by Pillow for broken pictures, by format and by place.
+# Errors that Pillow raises for broken pictures, depending on the format and on what is broken.
 BROKEN_PICTURE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 SIDES = ("train", "test")
@@ -52,7 +52,7 @@ NUMBERS = re.compile(r"\d+(?:\.\d+)*")
 
 
 def shown(items: Iterable[Any], num_shown: int = NUM_SHOWN) -> str:
-    """The first few of ``items`` for a message, and the number of the others; names that are not UTF-8 escaped."""
+    """The first few of ``items`` for a message, and the number of the others; escapes names that are not UTF-8."""
     texts = [str(item).encode("utf-8", "backslashreplace").decode() for item in items]
     more = f" and {len(texts) - num_shown} more" if len(texts) > num_shown else ""
     return ", ".join(texts[:num_shown]) + more
@@ -83,7 +83,7 @@ def walk(root: Path, about: "About", enter: Callable[[str], Any]) -> Iterator[tu
     Args:
         root: top folder.
         about: the data set, for messages.
-        enter: whether to look into a folder of this name; false for clips.
+        enter: function that returns for a folder's name if the folder is searched; false for clips.
 
     Yields:
         Each folder, the names of its folders and those of its files.
@@ -143,13 +143,13 @@ def read_text(path: Path) -> str:
 
 
 def refuse_odd_name(folder: str, *names: str) -> bytes:
-    """A path, and the names of files in it, in UTF-8; ValueError if they are not, since rows hold paths as text."""
+    """Encode a path and the names of files in it as UTF-8; ValueError if that fails, since rows hold paths as text."""
     try:
         return "\n".join((folder, *names)).encode()
     except UnicodeEncodeError as error:
         odd = next(name for name in (folder, *names) if not name.isascii() and re.search("[\ud800-\udfff]", name))
         path = odd if odd == folder else f"{folder}{os.sep}{odd}"
-        raise ValueError(f"The name of {shown([path])} is not UTF-8, as rows need it: rename it.") from error
+        raise ValueError(f"The name of {shown([path])} is not UTF-8, which rows require: rename it.") from error
 
 
 # --- Frames ---------------------------------------------------------------------------------------------------------
@@ -160,10 +160,10 @@ def _is_picture(name: str) -> bool:
 
 
 def picture_names(folder: str) -> list[str]:
-    """Names of the pictures in a clip's folder, in no order.
+    """Names of the pictures in a clip's folder, unordered.
 
     Raises:
-        ValueError: a picture of a form that is not read, or a name that is not UTF-8.
+        ValueError: a picture in an unsupported format, or a name that is not UTF-8.
     """
     names, others = [], []
     with os.scandir(folder) as found:
@@ -207,7 +207,7 @@ def list_frames(folder: str) -> list[str]:
         else:
             number, spelling = int(numbers[-1]), (1, 0)
         if (other := numbered.setdefault(number, name)) is not name:
-            raise ValueError(f"{folder} has two frames of one number, {name} and {other}: keep one.")
+            raise ValueError(f"{folder} has two frames with the same number, {name} and {other}: keep one.")
         spellings[spelling] = name
     if len(spellings) > 1:
         raise ValueError(
@@ -226,8 +226,8 @@ def has_frames(folder: str) -> bool:
 def count_video_frames(path: str) -> int:
     """Number of frames that a video shows, without decoding it.
 
-    Counts packets, since headers may state none (fragmented MP4), all (beside an edit list) or any number (AVI). A
-    packet that only its edit list or nothing shows is left out.
+    Counts packets, since a header may state no number (fragmented MP4), one that ignores the edit list, or a wrong one
+    (AVI). Empty packets, and those that an edit list cuts off, are not counted.
 
     Raises:
         ImportError: PyAV is missing.
@@ -290,7 +290,7 @@ def check_fold_rule(sides: Mapping[str, Mapping[Key, Any]], fold: int, name: Cal
 
 
 def finding(name: str, total: int, text: str, bad: Iterable[str]) -> Finding:
-    """A check that counts the good ones of ``total`` and names the ``bad`` ones."""
+    """Make a check that counts the good ones of ``total`` and names the ``bad`` ones."""
     bad = list(bad)
     found = f"{total - len(bad)} of {total} {text}"
     return name, not bad, found + (f", not {shown(bad)}" if bad else "")
@@ -307,7 +307,7 @@ def refuse_overlap(sides: Mapping[str, Mapping[Key, Any]], where: str, name: Cal
 
 @dataclass(frozen=True)
 class About:
-    """Facts on a data set.
+    """Facts about a data set.
 
     Attributes:
         name: the name that its authors gave it.
@@ -345,11 +345,11 @@ class ClipConfig(datasets.BuilderConfig, ABC):
 
     @abstractmethod
     def open_source(self) -> "ClipSource":
-        """Find what the configuration reads.
+        """Find the files that the configuration reads.
 
         Raises:
             FileNotFoundError: no ``data_dir``, or clips or lists are missing.
-            ValueError: what is there cannot be right.
+            ValueError: the files are invalid or contradict each other.
         """
 
     @property
@@ -367,7 +367,7 @@ class ClipConfig(datasets.BuilderConfig, ABC):
         return int(match[1]) if match else 0
 
     def check(self) -> None:
-        """Refuse options outside their values; datasets sets them one by one, so not at construction."""
+        """Refuse invalid options. Not done at construction, because datasets sets them one by one afterwards."""
         if self.name not in self.NAMES:
             raise ValueError(f"{self.ABOUT.name}: name one of {self.ABOUT.names}, not {self.name!r}.")
         for option, values in self.VALUES.items():
@@ -375,9 +375,9 @@ class ClipConfig(datasets.BuilderConfig, ABC):
                 raise ValueError(f"{option}={getattr(self, option)!r} is not one of {values}.")
 
     def create_config_id(self, config_kwargs: dict, custom_features: datasets.Features | None = None) -> str:
-        """Name of the cache folder: the options, the absolute data_dir and the state of what is read there.
+        """Name the cache folder by the options, the absolute data_dir and the state of the files that are read.
 
-        So edited lists, and clips added, removed or filled up, never meet rows cached before, on any datasets.
+        So rows are never taken from a cache made before a list was edited or a clip was added, removed or completed.
         """
         self.check()
         if self.data_dir is not None:
@@ -450,9 +450,9 @@ class ClipSource(ABC):
     def describe(self) -> dict[str, Any]:
         """Facts for the report of ``verify``: only values that JSON has.
 
-        Some keys ask for checks instead: ``num_frames`` (every clip has as many), ``num_short_clips`` (as many have
-        fewer than 16 frames, as published), ``classes`` (names of the labels where not ``CLASS_NAMES``) and
-        ``published`` (counts to expect where not ``PUBLISHED``).
+        Some keys request checks instead: ``num_frames`` (every clip must have this many), ``num_short_clips`` (the
+        published number of clips with fewer than 16 frames), ``classes`` (names of the labels if not ``CLASS_NAMES``)
+        and ``published`` (expected counts if not ``PUBLISHED``).
         """
         return {"clips": self.folders, "lists": [str(path) for path in self.lists]}
 
@@ -461,7 +461,7 @@ class ClipSource(ABC):
         return []
 
     def warn(self) -> None:  # noqa: B027  # most have nothing to log
-        """Log what may be wrong and is not an error."""
+        """Log possible problems that are not errors."""
 
     def without_frames(self, rows: Iterable[Row]) -> tuple[list[str], list[str]]:
         """Ids of the clips that are not on disk, and of those whose folder has no frame."""
@@ -496,7 +496,7 @@ class ClipSource(ABC):
 class ClipBuilder(datasets.GeneratorBasedBuilder):
     """Builder of a data set: rows of its source with the frames counted.
 
-    A data set names its configurations, ``CLASS_NAMES`` and what is ``PUBLISHED``.
+    A subclass defines its configurations, ``CLASS_NAMES`` and the ``PUBLISHED`` counts.
     """
 
     BUILDER_CONFIG_CLASS: type[ClipConfig]
@@ -578,7 +578,7 @@ class NamedClipConfig(ClipConfig, ABC):
             raise ValueError(f"frames='faces' needs clip_dir=, the folder of your face crops: {name} comes without.")
 
     def find_copies(self, frames: str | None = None) -> tuple[Path, dict[str, list[str]]]:
-        """The folder that is searched, and clip → absolute paths of all its copies, the least nested first.
+        """Return the searched folder, and clip → absolute paths of all its copies, the least nested first.
 
         Args:
             frames: ``video`` or ``faces``; by default the option.
@@ -595,7 +595,7 @@ class NamedClipConfig(ClipConfig, ABC):
         return root, copies
 
     def found_instead(self) -> str:
-        """The end of a message on a copy without clips of the asked kind: the other kind, or how to get the set."""
+        """End of the message if clips of the requested kind are missing: the other kind, or how to get the set."""
         other = "video" if self.frames == "faces" else "faces"
         _, copies = self.find_copies(other)
         if not copies:
@@ -654,6 +654,6 @@ class NamedClipSource(ClipSource):
         return {"frames": self.config.frames, **super().describe(), "copies left aside": self.num_copies}
 
     def check_names(self) -> Finding:
-        """No name is a stranger."""
+        """Check that the data set has a clip of every name."""
         text = f"names that {self.config.ABOUT.name} lacks: {shown(self.strangers) or 'none'}"
         return "names", not self.strangers, text

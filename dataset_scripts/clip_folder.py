@@ -1,4 +1,4 @@
-"""One's own clips in folders named by class: any classes, videos, folders of frames or, on request, single images.
+"""Your own clips in folders named by class: any classes, videos, folders of frames or, on request, single images.
 
     dataset_scripts.load_dataset("clip_folder", data_dir="DIR")                                       # datasets 4, 5
     datasets.load_dataset("dataset_scripts/clip_folder.py", data_dir="DIR", trust_remote_code=True)  # datasets 3
@@ -116,7 +116,7 @@ def find_splits(root: Path) -> dict[str | None, Path]:
         raise ValueError(f"{root} holds {shown(own)}, two of which name one split: keep one of the two.")
     if "train" not in own.values() or len(own) == 1:
         raise ValueError(
-            f"{root} holds of splits only {shown(own)}: it needs train and one of validation and test, or the class "
+            f"{root} holds only the split {shown(own)}: it needs train and one of validation and test, or the class "
             "folders themselves, from which folds are made."
         )
     return {split: root / name for name, split in own.items()}
@@ -235,7 +235,7 @@ class ClipFolderConfig(ClipConfig):
 
     Attributes:
         groups: a regular expression searched for in the clips' names, whose group 1 names the person or film, such as
-            ``r"^(S[0-9]+)_"``: no two splits then share one. Folds are made so; splits of one's own are checked.
+            ``r"^(S[0-9]+)_"``: no two splits then share one. Folds are built that way; existing splits are checked.
         images: read class folders of images, as sets of still faces have them: each is a clip of one frame.
         classes: names for the class folders where these are numbered, such as
             ``1=surprise,2=fear,3=disgust,4=happy,5=sad,6=angry,7=neutral``; by default the folders' names.
@@ -283,10 +283,10 @@ class ClipFolderConfig(ClipConfig):
         return self.open_source().is_video
 
     def open_source(self) -> "Source":
-        """Find the clips, and see that they are laid out as the configuration reads them.
+        """Find the clips, and check that their layout fits the configuration.
 
         Raises:
-            FileNotFoundError: no data_dir, or not there.
+            FileNotFoundError: no data_dir, or it does not exist.
             ValueError: see ``scan_folder``; or a fold of a folder with splits of its own, or the reverse.
         """
         root = self.root

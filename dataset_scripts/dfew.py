@@ -83,7 +83,7 @@ ABOUT = About(
 """,
 )
 
-# The folder that DFEW itself has for a kind, and the names it goes by: Google Drive appends "-20240101T…" or "-001".
+# DFEW's own folder for each kind, and the names of copies of it: Google Drive appends "-20240101T…" or "-001".
 FOLDER_NAMES = {"full": "clip_224x224", "16f": "clip_224x224_16f", "original": "original"}
 KIND_PATTERNS = {
     "16f": re.compile(r"clip_224x224_16f(-\d.*)?", re.IGNORECASE),
@@ -179,7 +179,7 @@ def find_clips(tree: Tree, frames: str = "full", clip_dir: str | None = None) ->
     candidates = [folder for folder in searched.clip_folders if folder.is_video == (frames == "original")]
     if clip_dir is None:
         candidates = [folder for folder in candidates if folder.kind == frames]
-    else:  # a named folder that holds clips itself is meant itself, whatever lies deeper
+    else:  # if the named folder holds clips itself, folders deeper in it are ignored
         candidates = [folder for folder in candidates if folder.path == searched.root] or candidates
     if not candidates:
         raise FileNotFoundError(_no_clips(searched, frames))
@@ -210,7 +210,7 @@ def _no_clips(tree: Tree, frames: str) -> str:
 
 
 def _check_kind(frames: str, paths: Sequence[str], where: str) -> None:
-    """Refuse 16f frames where all frames were asked for and the reverse, by a look into a few clips.
+    """Refuse 16f frames if all frames were requested, and the reverse, judging by a few clips.
 
     Folders get renamed, and training on the wrong one goes unnoticed. 16f clips have exactly 16 frames, named 1 to
     16 without an id; of the full clips one in twenty has 33 frames or fewer, and all carry the id in their names.
@@ -235,7 +235,7 @@ def find_splits(tree: Tree) -> dict[tuple[str, int], Path]:
     """(``train`` or ``test``, fold) → its CSV, under any of the names that DFEW's lists go by.
 
     ``train(single-labeled)/set_1.csv``, ``train_single-labeled/set_1.csv``, ``train/set_1.csv``,
-    ``train/train_set_1.csv``, ``label/single_trainset_1.csv``. A side in the file's name counts before the folder's.
+    ``train/train_set_1.csv``, ``label/single_trainset_1.csv``. A side in the file's name overrides the folder's.
 
     Raises:
         ValueError: two different files for one split.
@@ -281,18 +281,18 @@ def read_split(path: Path) -> dict[int, int]:
 
 
 def label_base(labels: Iterable[int], source: str) -> int | None:
-    """1 where labels run 1 … 7 (as DFEW gives them), 0 where they run 0 … 6 (repackaged), None where both may be.
+    """Find the first class's label: 1 if labels run 1 … 7 (DFEW's own), 0 if 0 … 6 (repackaged), None if unknown.
 
-    Only a 0 or a 7 decides, and small lists may have neither.
+    Only a label 0 or 7 decides, and small lists may have neither.
 
     Raises:
-        ValueError: a 0 and a 7, which no numbering has.
+        ValueError: both 0 and 7 occur, which neither numbering has.
     """
     values = set(labels)
     if {0, 7} <= values:
         raise ValueError(
             f"{source}: labels 0 and 7 both occur, but labels run either 1 … 7 or 0 … 6. Lists of both kinds may be "
-            "mixed, or clips without a single label (0 in annotation.xlsx) be among them."
+            "mixed, or clips without a single label (0 in annotation.xlsx) may be included."
         )
     return 0 if 0 in values else 1 if 7 in values else None
 
@@ -428,9 +428,9 @@ def _read_annotation(path: Path, mtime_ns: int, num_bytes: int) -> Mapping[int, 
 
 
 def rebuild_fold(annotation: Path, face_clips: Iterable[int], fold: int) -> dict[str, Labels]:
-    """As ``read_fold``, by the rule, from annotation.xlsx and the ids of the clips that have a folder of faces.
+    """Rebuild what ``read_fold`` returns by the rule, from annotation.xlsx and the ids of clips with a face folder.
 
-    The rule counts single-labelled clips with faces only: any clip more or less shifts its cuts.
+    The rule counts only single-labelled clips with faces: a single clip more or less shifts its blocks.
     """
     rows = read_annotation(annotation)
     labels = {clip_id: rows[clip_id].label - 1 for clip_id in sorted(face_clips) if clip_id in rows}
@@ -557,7 +557,7 @@ class Source(ClipSource):
         """``train`` and ``test`` → clip id → class index: from the lists or, without any, by the rule."""
         if self.split_files:
             return read_fold(self.split_files, self.config.fold, self.config.label_base)
-        assert self.annotation is not None  # open_source saw to it
+        assert self.annotation is not None  # ensured by open_source
         return rebuild_fold(self.annotation, self.face_clips, self.config.fold)
 
     def listed_clips(self) -> Listed:
@@ -607,7 +607,7 @@ class Source(ClipSource):
         return checks
 
     def warn(self) -> None:
-        """Log that folds by the rule are not the published ones."""
+        """Warn if folds that were rebuilt by the rule are not the published ones."""
         num_clips = sum(map(len, self.labels().values()))
         if not self.split_files and num_clips != NUM_BENCHMARK_CLIPS:
             logger.warning(
@@ -623,7 +623,7 @@ class DFEW(ClipBuilder):
     BUILDER_CONFIG_CLASS = DFEWConfig
     BUILDER_CONFIGS = [DFEWConfig(name=name) for name in DFEWConfig.NAMES]  # noqa: RUF012  # as the base class
     CLASS_NAMES = CLASS_NAMES
-    PUBLISHED = counts_by_rule(CLASS_COUNTS)  # which are those of all ten published lists
+    PUBLISHED = counts_by_rule(CLASS_COUNTS)  # equal to the counts of all ten published lists
     config: DFEWConfig
 
     def own_columns(self) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def _is_entered(name: str) -> bool:
 
 
 def find_clip_folders(root: Path, frames: str, clip_dir: str | None = None) -> tuple[Path, ...]:
-    """The folders of scenes of one kind: several where Drive's parts were unzipped side by side.
+    """Find the folders of scenes of one kind; there are several if Drive's parts were unzipped side by side.
 
     Args:
         root: the user's copy.
@@ -272,8 +272,8 @@ class Source(ClipSource):
     def describe(self) -> dict[str, Any]:
         """Kind and folders of the clips, and the lists.
 
-        ``scene_lists_differ`` counts the clips that the scenes' lists miss, add or put on another side than the lists
-        of all scenes. Whether there are such clips in FERV39k is not known, so it is not a check.
+        ``scene_lists_differ`` counts the clips that the scenes' lists lack, add or put on another side, compared with
+        the lists of all scenes. It is not known if FERV39k has such clips, so this is not a check.
         """
         about: dict[str, Any] = {"frames": self.config.frames, **super().describe()}
         if self.config.setup != ALL_SCENES:
@@ -288,9 +288,9 @@ class Source(ClipSource):
         return about
 
     def check(self) -> list[Finding]:
-        """The lengths of the face clips against the published ones; of the scene pictures nothing is known.
+        """Check the lengths of the face clips against the published range; none is known for the scene pictures.
 
-        A clip that is longer was extracted anew from the videos; one that is shorter has lost frames.
+        A longer clip was extracted anew from the videos; a shorter one has lost frames.
         """
         if self.config.frames != "faces":
             return []

@@ -133,16 +133,16 @@ def find_clips(root: Path, frames: str, clip_dir: str | None = None) -> dict[str
 
 
 def whole_pictures(clips: Iterable[str]) -> str:
-    """A warning if most pictures looked into are wider than 5 : 4, as films are and crops of a face are not.
+    """Return a warning if most sampled pictures are wider than 5 : 4, as films are and face crops are not.
 
-    Looks into one picture of a few clips, spread over all ``clips``, which are paths. Empty where all is well.
+    Samples one picture each of a few clips, spread over all ``clips``, which are paths. Empty if there is no problem.
     """
     paths, sizes = list(clips), []
     for path in paths[:: max(1, len(paths) // NUM_LOOKED_INTO)]:
         try:
             with Image.open(f"{path}{os.sep}{min(picture_names(path))}") as image:
                 sizes.append(image.size)
-        except BROKEN_PICTURE:  # or a folder without one: met elsewhere
+        except BROKEN_PICTURE:  # also for a folder without pictures; both are reported elsewhere
             continue
     wide = [f"{width}x{height}" for width, height in sizes if 4 * width > 5 * height]
     if 2 * len(wide) <= len(sizes):
@@ -157,7 +157,7 @@ def whole_pictures(clips: Iterable[str]) -> str:
 
 
 class ListedClip(NamedTuple):
-    """A line of a list: the label as written (``anger``, ``anger_disgust``), and the captions if it has any."""
+    """A line of a list: the label as written (``anger``, ``anger_disgust``), and its captions, if any."""
 
     label: str
     caption_zh: str | None = None
@@ -191,7 +191,7 @@ def find_lists(root: Path, subset: str) -> tuple[Lists, Lists]:
 
 
 def is_chinese(text: str) -> bool:
-    """Judge whether the characters of ``text`` beyond ASCII are those of Chinese as MAFW's captions are written.
+    """Judge if the characters of ``text`` beyond ASCII are Chinese, as in MAFW's captions.
 
     Bytes read in a wrong encoding often give characters, but rare ones: far less than nine tenths of them are in
     GB 2312, the list of the characters in common use. A text without any such character passes.
@@ -201,12 +201,12 @@ def is_chinese(text: str) -> bool:
 
 
 def read_captions(path: Path) -> str:
-    """A list's text: UTF-8 as no_caption is or, as with_caption, GBK.
+    """A list's text, in UTF-8 (as in no_caption) or GBK (as in with_caption).
 
-    GBK comes second, since it decodes most UTF-8 as well, into nonsense.
+    GBK is tried second, since it also decodes most UTF-8, into nonsense.
 
     Raises:
-        ValueError: neither, or so only by chance.
+        ValueError: it is in neither encoding, or decodes only by chance.
     """
     for encoding in ("utf-8-sig", "gbk"):
         try:
@@ -288,7 +288,7 @@ class MAFWConfig(ClipConfig):
         top = root / (self.split_dir or "")
         plain, captioned = find_lists(top, self.subset)
         lists = captioned | plain
-        # The compound classes are those of all folds together: a fold may lack one, and labels would shift from then.
+        # The compound classes are those of all folds together: a fold may lack one, which would shift its labels.
         folds = range(1, NUM_FOLDS + 1) if self.subset == "compound" else (self.fold,)
         if missing := [f"set_{fold}/{side}.txt" for fold in folds for side in SIDES if (fold, side) not in lists]:
             raise FileNotFoundError(

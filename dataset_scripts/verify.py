@@ -1,7 +1,7 @@
 """``verify``: check that numbers from this copy of a data set can be compared with those of papers.
 
-It knows no data set: lists, facts and a data set's own checks come from its ``ClipSource``, and every listed clip is
-looked at once on disk, however many folds it is in.
+It knows no data set: lists, facts and a data set's own checks come from its ``ClipSource``. Every listed clip is
+examined once on disk, however many folds it is in.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ Outcome: TypeAlias = Literal["ok", "warning", "failed"]
 
 __all__ = ["Check", "Report", "config_class", "own_options", "verify"]
 
-ASKED = ("num_frames", "num_short_clips", "classes", "published")  # of ``describe``: questions, not facts
+ASKED = ("num_frames", "num_short_clips", "classes", "published")  # keys of ``describe`` that request checks
 SHORT = 16  # frames that the models of the field sample from a clip
 NUM_WORKERS = 8  # threads: on two cores as fast as any number, on a network disk much faster than few
 MAX_CLASS_COLUMNS = 12  # more classes (MAFW's 43 compound ones) are counted in the JSON only
@@ -198,7 +198,7 @@ class Clip:
     Attributes:
         num_frames: frames counted.
         sizes: sizes of its pictures, ``width×height``: of the first, middle and last frame (all with ``deep``).
-        odd: oddity of its pictures, or empty: face crops are square and of one size, and with ``deep`` a video
+        odd: what is odd about its pictures, or empty: face crops are square and of one size, and with ``deep`` a video
             decodes to as many frames as its packets show.
         content: equal for equal contents; empty where the clip could not be read.
         problem: name of the check that it fails, or empty.
@@ -224,7 +224,7 @@ class _BrokenClipError(Exception):
 def look_at(path: str | None, deep: bool = False) -> Clip:
     """Count and probe a clip: a folder of frames, an image or a video.
 
-    Never raises over faults on disk: they are the clip's ``problem``.
+    Faults on disk raise no error: they become the clip's ``problem``.
     """
     try:
         if path is None:
@@ -324,7 +324,7 @@ def _look_at_video(path: str, deep: bool) -> Clip:
 
 
 def _end_of_boxes(file: io.BufferedReader) -> int:
-    """The end of an MP4 or MOV by the sizes of its boxes, beyond that of a file cut off; 0 for other formats."""
+    """Length of an MP4 or MOV by its boxes' sizes, more than its own size if truncated; 0 for other formats."""
     end = 0
     while True:
         file.seek(end)
@@ -337,7 +337,7 @@ def _end_of_boxes(file: io.BufferedReader) -> int:
 
 # --- The checks -----------------------------------------------------------------------------------------------------
 
-# Name of the check that a clip's problem fails → text on the other clips, and on such clips.
+# Name of the check that a clip's problem fails → text for clips without and for clips with this problem.
 PROBLEMS = {
     "clips on disk": ("are on disk", "are not on disk"),
     "Git LFS": ("are files of their own", "are pointers that Git LFS left in place of the clip (run git lfs pull)"),
@@ -354,14 +354,14 @@ ODDITIES = {
 def _check(
     name: str, about: Iterable[str], bad: Sequence[str], good_text: str, bad_text: str, outcome: Outcome = "failed"
 ) -> Check:
-    """A check that is ok if nothing is ``bad``, and otherwise names the first few."""
+    """Make a check that is ok if nothing is ``bad``, and otherwise names the first few."""
     if not bad:
         return Check(name, "ok", good_text, tuple(about))
     return Check(name, outcome, f"{bad_text}: {shown(bad)}", tuple(about))
 
 
 def _check_synthetic(builder: type[ClipBuilder], report: Report) -> Iterator[Check]:
-    """Say that a tree is synthetic, whatever its counts are."""
+    """Report a tree of synthetic faces, whatever its counts are."""
     top = Path(report.data_dir)
     if marked := next((folder for folder in (top, *top.parents) if (folder / MARKER).is_file()), None):
         outcome: Outcome = "failed" if builder.PUBLISHED else "warning"
@@ -395,7 +395,7 @@ def _check_splits(name: str, listed: Listed) -> Check:
 
 
 def _check_folds(listed: dict[str, Listed], known: Iterable[str]) -> Iterator[Check]:
-    """Test sides of a set's folds must be disjoint and, if all folds are there, together be all of its clips."""
+    """Check that the test sides of a set's folds are disjoint and, if all folds exist, cover all of its clips."""
     series: dict[str, list[str]] = {}
     for name in known:
         if re.search(r"fold_\d+$", name):
@@ -436,7 +436,7 @@ def _check_duplicates(listed: dict[str, Listed], clips: dict[str, Clip]) -> Chec
 
 
 def _check_clips(clips: dict[str, Clip], about: Iterable[str], still: bool) -> Iterator[Check]:
-    """Every listed clip must be there and whole, with its frames in order."""
+    """Check that every listed clip exists and is whole, with its frames in order."""
     about = tuple(about)
     for name, (good, bad) in PROBLEMS.items():
         such = [clip.text or clip_id for clip_id, clip in clips.items() if clip.problem == name]
@@ -452,7 +452,7 @@ def _check_clips(clips: dict[str, Clip], about: Iterable[str], still: bool) -> I
 
 
 def _check_num_frames(name: str, source: dict[str, Any], clips: dict[str, Clip]) -> Iterator[Check]:
-    """The numbers of frames that the set's builder expects, over the clips of a configuration that can be read."""
+    """Check the numbers of frames that the set's builder expects, over the readable clips of a configuration."""
     counts = {clip_id: clip.num_frames for clip_id, clip in clips.items() if not clip.problem}
     if wanted := source.get("num_frames"):
         bad = [f"{clip_id} {count}" for clip_id, count in counts.items() if count != wanted]
@@ -483,8 +483,8 @@ def verify(
     Args:
         name: a key of ``BUILDERS``.
         data_dir: folder of the copy.
-        configurations: such as ``["fold_1"]``; by default all of which counts are published, else all that this copy
-            comes in.
+        configurations: such as ``["fold_1"]``; by default all with published counts, or otherwise all that this copy
+            has.
         deep: decode every frame, instead of probing the first, middle and last of each clip.
         progress: show a progress bar on stderr.
         num_workers: threads that look at clips; by default 8.
@@ -595,7 +595,7 @@ def _measure(report: Report, clips: dict[str, Clip]) -> None:
 
 
 def _merged(checks: Iterable[Check]) -> list[Check]:
-    """One check for those that say the same of several configurations; names in the order in which they came up."""
+    """Merge checks that say the same about several configurations; their names keep their order."""
     merged: dict[tuple[str, Outcome, str], list[str]] = {}
     places = {name: place for place, name in enumerate(dict.fromkeys(check.name for check in checks))}
     for check in checks:

@@ -1,13 +1,13 @@
-"""Train and score STT on every fold of a data set, and put the folds together: mean ± spread, all test clips pooled.
+"""Train and evaluate STT on every fold of a data set, and combine the folds: mean ± spread, all test clips pooled.
 
     accelerate launch examples/cross_validate.py --dataset dfew --data_dir DFEW --output_dir runs/dfew
 
 Takes all options of train.py (`python examples/train.py --help`) and runs each fold as train.py would alone, into
 fold_1, fold_2 … of the output folder. The same command resumes after an interruption: finished folds are kept if they
 were run with the same options, data and code, and refused otherwise; an interrupted fold resumes from its last
-checkpoint. `--folds 1 2` runs some folds only, and takes in those that were finished before; `--configuration
-compound` takes MAFW's folds of compound emotions. Writes results.json and confusion.png and prints a table; each says
-how many folds it is of, which are missing, and how epochs were chosen.
+checkpoint. `--folds 1 2` runs only these folds, and includes those that are finished already; `--configuration
+compound` takes MAFW's folds of compound emotions. Writes results.json and confusion.png and prints a table; each
+states how many folds it covers, which are missing, and how epochs were chosen.
 """
 
 from modeling_stt.processes import end_with_launcher, run_program

@@ -35,7 +35,7 @@ from modeling_stt.training.results import write_results
 EXAMPLES = Path(__file__).parent
 RECIPE = EXAMPLES / "recipes" / "demo.yaml"
 DATA = "RenderedDFEW"
-# Clips of two seconds that few suffice to learn; fear is surprise backwards, so that a model must see time.
+# Clips of two seconds, simple enough to learn from few; fear is surprise backwards, so that a model must use time.
 FACES: dict[str, Any] = {
     "num_frames": 24,
     "frames_per_second": 12,
@@ -46,7 +46,7 @@ FACES: dict[str, Any] = {
 }
 LOSSES = {"compact": 0.1, "plain": 0.0}  # λ of the compact loss; 0 is plain cross entropy
 
-# What a stranger does with a saved model: imports nothing of ours, has only its folder.
+# How others use a saved model: with its folder only, without importing anything of ours.
 CLASSIFY = """
 import sys
 from transformers import AutoConfig, AutoModel, AutoModelForVideoClassification, AutoVideoProcessor, pipeline
@@ -83,7 +83,7 @@ def run_demo(output_dir: Path, num_clips: int, options: list[str]) -> dict[str, 
 
 
 def train_side_by_side(output_dir: Path, options: list[str]) -> None:
-    """Train with both losses at once, each on its share of the cores: so small a model gains nothing from several."""
+    """Train with both losses at once, each on its share of the cores: a model this small gains nothing from more."""
     threads = str(max(1, (os.cpu_count() or 1) // len(LOSSES)))
     environment = os.environ | {"OMP_NUM_THREADS": threads}
     logs = {name: output_dir / f"{name}.log" for name in LOSSES}
@@ -135,7 +135,7 @@ def print_table(results: dict[str, Any]) -> None:
 
 
 def classify_in_new_process(output_dir: Path) -> None:
-    """Classify one original video of the test fold with the saved model, as somebody who was only given its folder."""
+    """Classify one original video of the test fold in a process that has only the folder of the saved model."""
     rows = load_dataset("dfew", "fold_1", data_dir=output_dir / DATA, split="test", frames="original")
     video, label = rows[0]["video"]["path"], rows.features["label"].int2str(rows[0]["label"])
     print(f"\nA new process that does not import this package, asked for {Path(video).name} ({label}), answers:")

@@ -5,7 +5,7 @@
 
 Prints the most likely expressions of each video with their probabilities. STT is trained on clips cropped to one face,
 so the face that is longest in sight is found and cropped first, and the probabilities of its windows are averaged.
-`--clip` takes the videos for clips that are cropped already, as those of data sets are; folders of frames always are.
+`--clip` treats the videos as clips that are cropped already, like those of data sets; folders of frames always are.
 `stt timeline` gives every face and window with its time.
 """
 
@@ -36,7 +36,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--clip", action="store_true", help="the videos are cropped to one face already")
     parser.add_argument("--top_k", type=int, default=3, help="expressions to print for each video")
     parser.add_argument(
-        "--picture", type=Path, help="draw the faces that the model saw of the last video, and its scores"
+        "--picture", type=Path, help="draw the faces that the model saw in the last video, and their scores"
     )
     parsed = parser.parse_args(arguments)
     if parsed.top_k < 1:

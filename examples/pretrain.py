@@ -1,13 +1,13 @@
-"""Pre-train a frame encoder on clips without labels: hidden patches are to be reconstructed in pixels.
+"""Pre-train a frame encoder on clips without labels, by reconstructing the pixels of hidden patches.
 
     stt crop films/ --output crops/
     accelerate launch examples/pretrain.py --clips crops --output_dir runs/encoder
     accelerate launch examples/train.py --backbone runs/encoder --dataset dfew --data_dir DFEW --fold 1 --output_dir …
 
-Every folder of pictures below `--clips` is a clip, as `stt crop` writes them; names of classes are not read. In all
-frames of a clip the same 90 % of the patches are hidden. The encoder is any of transformers that has a masked image
-model (ViT, DeiT, Swin); by default a small ViT for 112 px. Other options are those of transformers' Trainer, with
-`--resume_from_checkpoint last` to resume. `--output_dir` is then what `train.py --backbone` loads.
+Every folder of pictures below `--clips` is a clip, as `stt crop` writes them; names of classes are ignored. The same
+90 % of the patches are hidden in all frames of a clip. The encoder is any vision model of transformers that has a
+masked image model (ViT, DeiT, Swin); by default a small ViT for 112 px. Other options are those of transformers'
+Trainer; `--resume_from_checkpoint last` resumes. `train.py --backbone` loads `--output_dir`.
 """
 
 from modeling_stt.processes import end_with_launcher, run_program

@@ -86,7 +86,7 @@ def train(arguments: Sequence[str]) -> FoldRun:
 
 
 def load_rows(run: RunArguments, configuration: str, options: dict[str, Any]) -> FoldRows:
-    """Load the rows of the fold from the copy on disk; what is wrong with that ends the program with a message."""
+    """Load the rows of the fold from the copy on disk; errors in that copy end the program with a message."""
     try:
         rows: Any = load_dataset(run.dataset, configuration, data_dir=run.data_dir, **options)
     except (OSError, ValueError) as error:
@@ -101,7 +101,7 @@ def verify_rows(run: RunArguments, configuration: str, options: dict[str, Any]) 
 
 
 def read_face_crop(run: RunArguments) -> dict[str, Any] | None:
-    """Read how the faces were cut out: from the file that `stt crop` left with the clips, or a given one."""
+    """Read how the faces were cropped, from a given file or the one that `stt crop` left with the clips."""
     file = Path(run.data_dir).expanduser() / CONVENTION if run.face_crop is None else Path(run.face_crop)
     if run.face_crop is None and not file.is_file():
         return None

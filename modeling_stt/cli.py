@@ -1,4 +1,4 @@
-"""The ``stt`` command: arguments in, calls out. What a command needs is imported when it runs."""
+"""The ``stt`` command: parses arguments and calls the package. Each command imports what it needs when it runs."""
 
 import argparse
 import inspect
@@ -92,12 +92,12 @@ def _verify_parser(argv: Sequence[str]) -> tuple[argparse.ArgumentParser, list[s
             "--configuration",
             nargs="+",
             metavar="NAME",
-            help="such as fold_1; by default all that counts are published of, else all that this copy comes in",
+            help="such as fold_1; by default all with published counts, or otherwise all that this copy has",
         )
         if name in argv:  # so that only the builder that is asked for is imported
             config = config_class(name)
             each.description = inspect.getdoc(config)
-            # What becomes of missing clips is no question here: they are reported.
+            # The option `missing` has no meaning here: missing clips are reported.
             types = {option: hint for option, hint in own_options(config).items() if option != "missing"}
             own += types
             for option, hint in types.items():
@@ -118,8 +118,8 @@ def timeline(argv: Sequence[str]) -> int:
         pictured = args.chart or args.annotate or args.report
         if pictured and len(videos) > 1:
             parser.error(
-                f"--chart, --annotate and --report are of one video, got {len(videos)}: --output_dir DIR makes a "
-                "report of each."
+                f"--chart, --annotate and --report need exactly one video, got {len(videos)}: --output_dir DIR makes "
+                "a report of each."
             )
         reader = _make_reader(args, thumbnails=bool(args.chart or args.report or args.output_dir))
         outputs = Outputs(args.chart, args.annotate, args.report, args.smooth_s)
@@ -133,24 +133,24 @@ def timeline(argv: Sequence[str]) -> int:
 def _timeline_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="stt timeline",
-        description="Who shows which expression when: faces of videos, followed over time and judged by a model.",
+        description="Find out who shows which expression when: a model judges the faces of videos over time.",
         epilog="Exit status: 0 where all videos were read to their end, 1 where one could not be read or is damaged, "
-        "2 for wrong usage, 130 for Ctrl-C; a camera or stream is ended by it, with status 0. Many videos are shared "
-        "out over processes by 'accelerate launch -m modeling_stt.cli timeline …'; the same command resumes after an "
+        "2 for wrong usage, 130 for Ctrl-C, which ends a camera or stream with status 0. To share many videos among "
+        "processes, run 'accelerate launch -m modeling_stt.cli timeline …'; the same command resumes after an "
         "interruption.",
     )
     add = parser.add_argument
     add("videos", nargs="+", metavar="VIDEO", help="file, folder of files, text file that lists some, http address, "
         "camera (/dev/video0) or live address (rtsp://…)")  # fmt: skip
     _add_model(parser)
-    results = parser.add_argument_group("results", "Without any of the first two, rows are printed as they come.")
+    results = parser.add_argument_group("results", "Without --output or --output_dir, rows are printed as they come.")
     add = results.add_argument
     add("--output", type=Path, metavar="FILE", help="table to write or to add to: .csv, .jsonl or .parquet")
     add("--output_dir", type=Path, metavar="DIR", help="folder to write or to add to: a table of all videos, a report "
         "of each, and index.html")  # fmt: skip
     add("--jsonl", action="store_true", help="print JSON Lines")
     add("--segments", action="store_true", help="give segments (stretches of one label) and a summary of each person "
-        "instead of windows; with --output, in tables beside")  # fmt: skip
+        "instead of windows; with --output, in additional tables")  # fmt: skip
     add(
         "--smooth_s", type=float, default=2.0, help="seconds over which segments are smoothed; 0 for none (default: 2)"
     )
@@ -158,7 +158,7 @@ def _timeline_parser() -> argparse.ArgumentParser:
     add("--annotate", type=Path, metavar="FILE", help="write one video with boxes and labels burnt in: .mp4, .mov or "
         ".mkv")  # fmt: skip
     add("--report", type=Path, metavar="FILE.html", help="write one HTML page of one video: chart, summary, segments, "
-        "how it was made")  # fmt: skip
+        "settings")  # fmt: skip
     _add_windows(parser)
     _add_answers(parser)
     _add_crop_options(parser)
@@ -167,7 +167,7 @@ def _timeline_parser() -> argparse.ArgumentParser:
 
 
 def _check_timeline(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """End wrong usage before anything is loaded."""
+    """Exit on wrong usage before anything is loaded."""
     table = args.output or args.output_dir
     if table is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         parser.error("several processes write one table: --output FILE is needed.")
@@ -187,10 +187,10 @@ def score(argv: Sequence[str]) -> int:
     """``stt score VIDEO LABELS.csv``: 0 where the rows were compared with the labels."""
     parser = argparse.ArgumentParser(
         prog="stt score",
-        description="Compare what a model says of a video with your own labels of its stretches, beside "
-        "always answering the commonest of them: is the model any good on your footage?",
-        epilog="LABELS.csv has a line 'start,end,label' and such a line for each stretch, in seconds; a column "
-        "'track' may name the track that 'stt timeline' shows.",
+        description="Compare a model's answers for a video with your own labels, and with always answering the most "
+        "common label: is the model any good on your footage?",
+        epilog="LABELS.csv has the header 'start,end,label' and a line for each labelled stretch, in seconds; an "
+        "optional column 'track' names a track that 'stt timeline' shows.",
     )
     parser.add_argument("video", metavar="VIDEO", help="file, or http address of one")
     parser.add_argument("labels_file", type=Path, metavar="LABELS.csv", help="your labels")
@@ -255,17 +255,17 @@ def crop(argv: Sequence[str]) -> int:
 
 
 def _crop_parser() -> argparse.ArgumentParser:
-    # The numbers are those of FaceCrop, which would have torch loaded for a page of help; a test compares them.
+    # The defaults are FaceCrop's, repeated because importing it would load torch for a page of help; a test compares.
     parser = argparse.ArgumentParser(
         prog="stt crop",
-        description="Cut the faces of raw videos out, as clips to train on and as a timeline of that model will cut "
-        "them. Each face becomes a folder of JPEGs; DIR/happy/a.mp4 gives OUTPUT/happy/a_1, a_2, … for clip_folder.",
+        description="Cut training clips of faces out of raw videos, in the way a timeline of the trained model will. "
+        "Each face becomes a folder of JPEGs; DIR/happy/a.mp4 gives OUTPUT/happy/a_1, a_2, … for clip_folder.",
         epilog="Exit status: 0 where all videos were read to their end, 1 where one was not, 2 for wrong usage.",
     )
     add = parser.add_argument
     add("videos", nargs="+", metavar="VIDEO", help="file, folder of files, or text file that lists some")
     add("--output", required=True, metavar="DIR", help="folder to write, or to add to")
-    add("--main_face", action="store_true", help="of each video, only the face that fills most of it over time")
+    add("--main_face", action="store_true", help="keep only the face of each video that fills most of it over time")
     add("--min_s", type=float, default=0.5, help="seconds that a clip must last (default: 0.5)")
     add("--clip_s", type=float, metavar="S", help="cut long takes into clips of S seconds (default: one clip a face)")
     add("--size", type=int, default=112, help="side of a picture in pixels (default: 112)")
@@ -282,14 +282,14 @@ def explain(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     _refuse_picture(parser, "--output", args.output)
     if args.clip and (args.at is not None or args.track is not None):
-        parser.error("--clip explains all of a clip that shows one face: it goes with neither --at nor --track.")
+        parser.error("--clip explains a whole clip of one face: it cannot be combined with --at or --track.")
     with _errors_as_usage(parser):
         from . import pretrained
         from .loading import choose_device, load_model
         from .timeline import Timeline, draw_explanation, explain_clip
         from .timeline import explain as explain_window_of
 
-        # No other attention back-end gives its weights.
+        # No other attention back-end returns its weights.
         name = args.model or pretrained.folder()
         model, processor = load_model(name, attn_implementation="eager", device=choose_device())
         if args.clip:
@@ -334,7 +334,7 @@ def _errors_as_usage(parser: argparse.ArgumentParser) -> Iterator[None]:
 
 
 def _refuse_picture(parser: argparse.ArgumentParser, option: str, file: Path) -> None:
-    """End where a picture cannot be written, before anything is read for it."""
+    """Exit if a picture cannot be written, before anything is read for it."""
     _refuse_file(parser, option, file, PICTURES)
 
 
@@ -379,7 +379,7 @@ def _add_answers(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_crop_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("crop", "By default as the model says, or a face_crop.json in its folder.")
+    group = parser.add_argument_group("crop", "The default is the model's, or a face_crop.json in its folder.")
     add = group.add_argument
     add("--face_crop", type=Path, metavar="FILE", help="JSON that says how faces are cut out, as 'stt crop' writes it")
     add("--margin", type=float, help="what is added around a face, as a share of its side")
@@ -390,8 +390,8 @@ def _add_detector(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("finding faces").add_argument
     add("--detector", default="default", metavar="NAME", help="default; an .onnx file of a larger RetinaFace; or "
         "module:function, your own")  # fmt: skip
-    add("--detect_fps", type=float, metavar="N", help="look for faces in N frames a second only, and place them "
-        "between (default: look in every frame)")  # fmt: skip
+    add("--detect_fps", type=float, metavar="N", help="search only N frames a second for faces, and interpolate their "
+        "places in between (default: search every frame)")  # fmt: skip
 
 
 def _baseline(text: str) -> tuple[float, float] | str:
@@ -416,8 +416,8 @@ def _write_rows(
     from .timeline import write_timelines
     from .timeline.batch import write_segments
 
-    # Launchers end the others by SIGTERM when one process died, terminals by SIGHUP when they are closed. Neither is a
-    # crash: the video at hand is put back.
+    # Launchers send SIGTERM to the others when one process has died, terminals SIGHUP when they are closed. Neither
+    # counts as a crash of the current video, which the next run reads again.
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup's is SIG_IGN
@@ -438,7 +438,7 @@ def _write_rows(
             print("see also", *write_segments(table, reader.class_names, args.smooth_s))
     if processes.num_processes > 1:
         processes.wait_for_everyone()
-        processes.destroy_process_group()  # without which gloo's threads now and then abort a process at its end
+        processes.destroy_process_group()  # without this, gloo's threads occasionally abort a process at its end
     return int(processes.is_main_process and summary.num_errors > 0)
 
 
@@ -509,12 +509,12 @@ def _count(number: int, thing: str) -> str:
 
 
 def _with_name(video: str, reason: str) -> str:
-    """A reason with the name of its video, which most have."""
+    """Put the name of its video before a reason that lacks it."""
     return reason if video in reason else f"{video}: {reason}"
 
 
 def _argument(hint: Any) -> dict[str, Any]:
-    """How argparse reads a value of a type such as ``bool``, ``int | None`` or ``tuple[str, ...]``."""
+    """Keyword arguments for argparse to read a type such as ``bool``, ``int | None`` or ``tuple[str, ...]``."""
     [kind, *_] = [each for each in get_args(hint) if each is not type(None)] or [hint]
     if hint is bool:
         return {"action": argparse.BooleanOptionalAction}
@@ -608,10 +608,10 @@ def _run_example(name: str, argv: Sequence[str]) -> int:
 
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
-    "crop": (crop, "training clips of raw videos, cut to the face as timeline cuts them"),
-    "timeline": (timeline, "who shows which expression when: videos, folders, cameras in, rows with seconds out"),
-    "score": (score, "how well a model agrees with your own labels of a video"),
-    "explain": (explain, "where and when the model attends to a face, as a picture"),
+    "crop": (crop, "cut training clips of faces out of raw videos, as timeline cuts them"),
+    "timeline": (timeline, "find out who shows which expression when, in videos, folders, cameras and streams"),
+    "score": (score, "measure how well a model agrees with your own labels of a video"),
+    "explain": (explain, "draw where and when the model attends to a face"),
     "train": (train, "train on one fold of a data set, choose an epoch on validation, test it once"),
     "cross-validate": (cross_validate, "train and test on every fold of a data set"),
     "predict": (predict, "classify the face in each video as a whole"),

@@ -19,8 +19,8 @@ ATTENTION_ORDERS = ("space_time", "time_space", "joint", "space_only", "time_onl
 # DFEW's classes in DFEW's order (its CSV labels 1..7, less one).
 DFEW_CLASSES = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
 
-# Tokens before the patches in the output of transformers' vision models: class, distillation or pooled ones. Register
-# tokens come on top, as many as the model's configuration says. timm's models know the number themselves.
+# Tokens before the patch tokens in the output of transformers' vision models: class, distillation or pooled tokens.
+# Register tokens are added to these, by the model's configuration. timm's models report the number themselves.
 SPECIAL_TOKENS = {
     "beit": 1,
     "clip_vision_model": 1,
@@ -40,12 +40,12 @@ SPECIAL_TOKENS = {
 
 
 class EncoderOutput(NamedTuple):
-    """Facts on a vision model's output for one frame.
+    """Shape of a vision model's output for one frame.
 
     Attributes:
         channels: Width C of a position.
         grid: Rows and columns of positions.
-        num_special: Tokens before the positions; 0 for models that give maps.
+        num_special: Tokens before the positions; 0 for models that return feature maps.
         unused: Names of parameters that the output does not depend on, such as those of a pooled output.
     """
 
@@ -56,20 +56,20 @@ class EncoderOutput(NamedTuple):
 
 
 def build_frame_encoder(config: PreTrainedConfig) -> nn.Module:
-    """Build a vision model of transformers with random weights, without a pooling head where it can do without."""
+    """Build a vision model of transformers with random weights, without its pooling head if that is optional."""
     config = copy.deepcopy(config)
     if getattr(config, "vision_use_head", False):  # SigLIP's
         config.vision_use_head = False
     try:
         return AutoModel.from_config(config, add_pooling_layer=False)
-    except TypeError:  # of models that have no such option
+    except TypeError:  # raised by models without this option
         return AutoModel.from_config(config)
 
 
 def encode(encoder: nn.Module, frames: torch.Tensor) -> torch.Tensor:
-    """Output of a vision model for frames `(N, 3, H, W)`, tokens `(N, tokens, C)` or maps `(N, C, h, w)`.
+    """Encode frames `(N, 3, H, W)` with a vision model, as tokens `(N, tokens, C)` or maps `(N, C, h, w)`.
 
-    Frames of another size than the model's are read with interpolated positions.
+    If the frames differ in size from the model's own, its position embeddings are interpolated.
     """
     own_size = getattr(encoder.config, "image_size", None)
     own_size = own_size if isinstance(own_size, list | tuple) else (own_size, own_size)
@@ -98,7 +98,7 @@ def _probe(config_json: str, num_channels: int, height: int, width: int) -> Enco
     if output.ndim == 4:
         if timm_model is not None and output.shape[1] != timm_model.num_features:
             raise ValueError(
-                f"{timm_model.default_cfg} gives maps whose last axis is the channels, which are not read."
+                f"{timm_model.default_cfg} gives channels-last maps: expected maps with the channels first."
             )
         return EncoderOutput(output.shape[1], (output.shape[2], output.shape[3]), 0, unused)
     if timm_model is None and model_type not in SPECIAL_TOKENS:
@@ -111,7 +111,7 @@ def _probe(config_json: str, num_channels: int, height: int, width: int) -> Enco
     num_positions = output.shape[1] - num_special
     rows = isqrt(num_positions * height // width)
     if rows < 1 or num_positions % rows:
-        raise ValueError(f"{model_type} makes {num_positions} positions of {height}×{width} px: not a grid.")
+        raise ValueError(f"{model_type} makes {num_positions} positions of {height}×{width} px, which is not a grid.")
     return EncoderOutput(output.shape[2], (rows, num_positions // rows), num_special, unused)
 
 
@@ -120,9 +120,9 @@ class STTConfig(PreTrainedConfig):
     r"""
     Configuration of the Spatio-Temporal Transformer for dynamic facial expression recognition (arXiv 2205.04749).
 
-    Only the paper's abstract could be read. The defaults are those of the authors' next model (LOGO-Former), as a
-    third party's port of its code shows them; each line says where its value comes from: **paper** (abstract, or the
-    first author in public), **authors** (that code), **ours** (a gap that we filled).
+    Only the paper's abstract could be read. The defaults are those of the authors' next model (LOGO-Former), taken
+    from a third party's port of its code. Each line names the source of its value: **paper** (the abstract, or a
+    public statement of the first author), **authors** (that code), **ours** (a gap that we filled).
 
     Args:
         image_size: Height and width of a frame in pixels. 112 (authors).
@@ -132,11 +132,12 @@ class STTConfig(PreTrainedConfig):
         backbone_widths: Output channels of each residual stage. `(64, 128, 256)` is ResNet-18 cut after `layer3`
             (authors); every stage after the first halves the map, so 112 px give 7×7 positions.
         backbone_depths: Basic blocks in each residual stage, as many entries as `backbone_widths`.
-        backbone_config: Configuration of a vision model of transformers that encodes the frames in place of ResNet-18,
-            or its dictionary: any that `AutoModel` builds and that gives maps, and those of `SPECIAL_TOKENS`. Of CLIP
-            and SigLIP the vision tower is taken. None for ResNet-18 (ours, as `max_positions`).
-        max_positions: Positions of a frame that `backbone_config` may give; larger grids are pooled by their mean, in
-            proportion, to this many at most. 49, the paper's 7×7.
+        backbone_config: Configuration, or its dictionary, of a vision model of transformers that encodes the frames in
+            place of ResNet-18: any model that `AutoModel` builds and that returns feature maps, or one of
+            `SPECIAL_TOKENS`. For CLIP and SigLIP, the vision tower is used. None for ResNet-18 (ours, as
+            `max_positions`).
+        max_positions: Maximum number of positions per frame from `backbone_config`; larger grids are average-pooled
+            to at most this many, in proportion. 49, the paper's 7×7.
         hidden_size: Width D of a token. 512 (authors, medium: LOGO-Former's published FLOPs fit no exact D and N).
         num_hidden_layers: Number N of blocks. 4 (authors, medium).
         num_attention_heads: Heads of either attention; must divide `hidden_size`. 8 (authors).
@@ -155,18 +156,19 @@ class STTConfig(PreTrainedConfig):
         layer_norm_eps: Epsilon of the layer norms (ours).
         initializer_range: Standard deviation of the truncated normal that initialises tokens, tables and linear
             layers (authors: 0.02). None is 0.02 for tokens and tables, and 1 / √fan-in for linear layers, which keeps
-            the variance of what they read (ours): with 0.02, too little of what tells clips apart reaches the class
-            token of a narrow model, and it does not learn (see `benchmarks/initialisation.py`).
+            the variance of their inputs (ours): with 0.02, too little of the difference between clips reaches the
+            class token of a narrow model, and it does not learn (see `benchmarks/initialisation.py`).
         temperature: Divisor of the logits in evaluation mode, above 0, so that their softmax is calibrated. Fitted on
             validation clips after training; 1 leaves the logits as they are, as training always does (ours).
-        min_score: Least probability of an answer to rely on, in [0, 1]; below it an answer counts as unsure. Chosen on
-            validation clips; None where no threshold was found. The model itself does not read it (ours).
+        min_score: Lowest probability of an answer that is relied on, in [0, 1]; answers below it count as unsure.
+            Chosen on validation clips; None if no threshold was found. The model itself does not use it (ours).
 
     `id2label` names DFEW's seven classes unless labels are given.
 
     Raises:
         huggingface_hub.errors.StrictDataclassError: For a wrong type, heads that don't divide the width, an unknown
-            attention order, stages and depths that don't pair, sizes and rates out of range; the values are quoted.
+            attention order, widths and depths that differ in number, sizes and rates out of range; the message quotes
+            the values.
 
     Example:
 
@@ -180,7 +182,7 @@ class STTConfig(PreTrainedConfig):
     """
 
     model_type = "stt"
-    # Not gathered by a Trainer's evaluation. `pooler_output` is: the distances of the compact loss are its features'.
+    # A Trainer's evaluation does not gather these. It gathers `pooler_output`, for the distances of the compact loss.
     keys_to_ignore_at_inference: ClassVar[list[str]] = [
         "hidden_states",
         "spatial_attentions",
@@ -222,7 +224,7 @@ class STTConfig(PreTrainedConfig):
             self.id2label = dict(enumerate(DFEW_CLASSES))
         if self.label2id is None and self.id2label is not None:
             self.label2id = {name: int(i) for i, name in self.id2label.items()}
-        kwargs.pop("face_crop", None)  # of folders saved before it moved to the processor, which reads it from there
+        kwargs.pop("face_crop", None)  # in older checkpoints; the processor reads it from their config.json
         super().__post_init__(**kwargs)
 
     @property
@@ -232,7 +234,7 @@ class STTConfig(PreTrainedConfig):
 
     @property
     def backbone_stride(self) -> int:
-        """Pixels of a frame that one position of ResNet-18's feature map stands for, along either side."""
+        """Stride of ResNet-18's feature map, in pixels of a frame along either side."""
         return 2 ** (len(self.backbone_widths) + 1)
 
     @property
@@ -252,7 +254,7 @@ class STTConfig(PreTrainedConfig):
         return max(1, int(rows / shrink + 1e-9)), max(1, int(columns / shrink + 1e-9))
 
     def encoder_output(self, height: int, width: int) -> EncoderOutput:
-        """Facts on what the vision model of `backbone_config` makes of a frame of `height` × `width` pixels."""
+        """Shape of the output of `backbone_config`'s vision model for a frame of `height` × `width` pixels."""
         settings = json.dumps(self.backbone_config.to_dict(), sort_keys=True, default=str)
         return _probe(settings, self.num_channels, height, width)
 

@@ -1,6 +1,6 @@
-"""Loading of trained models: every place that answers with a model loads it here, wholly or not at all.
+"""Loading of trained models: all code that uses a trained model loads it here, as a whole or not at all.
 
-`from_pretrained` replaces missing weights by random ones and goes on. That is right before training and wrong
+`from_pretrained` silently replaces missing weights with random ones. That is right before training and wrong
 everywhere else, where the answers would be noise. The functions below raise `ModelError` instead.
 """
 
@@ -65,8 +65,8 @@ def load_model(
 ) -> tuple[PreTrainedModel, Any]:
     """Load a trained classifier with its processor, in evaluation mode.
 
-    An STT is loaded by this package's own code. Of other models those are taken whose configuration names an
-    architecture `…ForVideoClassification` or `…ForImageClassification`.
+    An STT is loaded by this package's own code. Other models are accepted if their configuration names an architecture
+    `…ForVideoClassification` or `…ForImageClassification`.
 
     Args:
         name: Folder of a saved model, or its name on the Hub.
@@ -76,7 +76,7 @@ def load_model(
         trust_remote_code: Run the Python code that the repository carries. Only for repositories whose code has been
             read; name the `revision` that was read.
         attn_implementation: Attention back-end, such as `"eager"`; transformers' choice by default.
-        new_head: Accept an STT without a classifier, whose head is then new and must be trained. A warning says so.
+        new_head: Accept an STT without a classifier and give it a new head, which must be trained. A warning says so.
 
     Returns:
         The model and its processor: a video processor, or for image classifiers an image processor.
@@ -115,12 +115,12 @@ def load_model(
 def load_weights(
     model_class: Any, name: str | PathLike, *, may_be_missing: Sequence[str] = (), **options: Any
 ) -> PreTrainedModel:
-    """Call `from_pretrained`, and refuse what it would have filled with random numbers.
+    """Call `from_pretrained`, and refuse a model whose missing weights it would fill with random numbers.
 
     Args:
         model_class: Class of the model, or an Auto class.
         name: Folder, or name on the Hub.
-        may_be_missing: Beginnings of names of weights that may be missing. Those that are get a warning.
+        may_be_missing: Prefixes of names of weights that may be missing. A warning names those that are.
         options: For `from_pretrained`.
 
     Raises:
@@ -155,7 +155,7 @@ def load_weights(
 
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:
-    """The device of this name, by default a GPU if there is one.
+    """Get the device of this name, by default a GPU if there is one.
 
     Raises:
         ValueError: For a name that torch does not know, or a device that this machine lacks.
@@ -180,9 +180,9 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
 
 @cache  # once is enough
 def warn_of_slow_bfloat16(device_type: str) -> None:
-    """Warn if bfloat16 is asked of a CPU without instructions for it, which is many times slower than in float32.
+    """Warn if bfloat16 is requested on a CPU without instructions for it, where it is far slower than float32.
 
-    Older releases of torch don't say what a CPU has; with them there is no warning.
+    Older releases of torch don't report the instructions of a CPU; with them there is no warning.
 
     Args:
         device_type: As in `torch.device.type`; other devices than `"cpu"` pass.
@@ -201,7 +201,7 @@ def warn_of_slow_bfloat16(device_type: str) -> None:
 
 
 def model_kind(config: PreTrainedConfig, name: str, may_lack_head: bool = False) -> str:
-    """`VIDEO` or `IMAGE`: what a model classifies, by the architecture that its configuration names.
+    """Find out if a model classifies videos or images, `VIDEO` or `IMAGE`, by the architecture in its configuration.
 
     Raises:
         ModelError: For an architecture that classifies neither.
@@ -227,7 +227,7 @@ def class_names_of(config: PreTrainedConfig) -> list[str]:
 
 
 def _locate(name: str, revision: str | None) -> dict[str, Any]:
-    """Options that keep a name of the Hub from being sought for half a minute where there is no network."""
+    """Options for loading that avoid half a minute of retries for a name on the Hub if there is no network."""
     if Path(name).exists():
         if not (Path(name) / "config.json").is_file():
             raise ModelError(f"{name} has no config.json: expected the folder of a saved model.")
@@ -251,7 +251,7 @@ def _load_config(name: str, trust_remote_code: bool, **options: Any) -> PreTrain
 
 
 def _load_processor(name: str, kind: str, **options: Any) -> Any:
-    """The processor of a model of transformers, also where its file names a class of an earlier release."""
+    """Load the processor of a transformers model, even if its file names a class of an earlier release."""
     if kind == VIDEO:
         try:
             return AutoVideoProcessor.from_pretrained(name, **options)
@@ -270,7 +270,7 @@ def _load_processor(name: str, kind: str, **options: Any) -> Any:
 
 
 def _attempt(name: str, load: Callable[..., Any], **options: Any) -> Any:
-    """Call one of transformers' loaders, and say of what fails which model it was."""
+    """Call one of transformers' loaders, and name the model in its errors."""
     try:
         return load(name, **options)
     except _LOAD_ERRORS as error:
@@ -315,7 +315,7 @@ def _refuse_non_finite(model: PreTrainedModel, name: str | PathLike) -> None:
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """Leave out transformers' report of missing weights, which an error takes the place of."""
+    """Silence transformers' report of missing weights: an error replaces it."""
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity(max(before, logging.ERROR))
     try:

@@ -65,7 +65,7 @@ class STTVideoClassifierOutput(ModelOutput):
     """Output of [`STTForVideoClassification`]; all other fields are those of [`STTModelOutput`].
 
     Args:
-        loss: Scalar, plain cross entropy, when `labels` were given. (The compact loss is the Trainer's.)
+        loss: Scalar, plain cross entropy, if `labels` were given. (The Trainer computes the compact loss.)
         logits: `(B, K)` before softmax, in the order of `config.id2label`.
         pooler_output: `(B, D)`, the feature that the logits are a linear function of.
     """
@@ -142,8 +142,8 @@ class STTBackbone(nn.Module):
             in_channels = width
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        # In this layout CPUs pool 16 times as fast in bfloat16, and the tokens of the feature maps need no copy. An
-        # exported program chooses its own layouts; ExecuTorch took this one and gave other answers without a word.
+        # In this layout CPUs pool 16 times as fast in bfloat16, and feature maps become tokens without a copy.
+        # Exported programs choose their own layouts: with this one, ExecuTorch silently gave wrong answers.
         if not torch.compiler.is_exporting():
             frames = frames.contiguous(memory_format=torch.channels_last)
         # ReLU commutes with max-pooling, so pool first: ReLU then reads a quarter of the values.
@@ -158,8 +158,8 @@ class STTBackbone(nn.Module):
 class STTFrameEncoder(nn.Module):
     """A vision model of transformers as frame encoder, `(N, 3, H, W)` to `(N, C, h, w)` with h·w ≤ `max_positions`.
 
-    Patch tokens become a map, class and register tokens are left out. Parameters that the patches don't depend on,
-    such as those of a pooled output, become buffers: they keep their names in files, and are not trained.
+    Patch tokens become a map; class and register tokens are dropped. Parameters that the patch tokens don't depend on,
+    such as those of a pooling head, become buffers: they keep their names in checkpoints and are not trained.
     """
 
     def __init__(self, config: STTConfig) -> None:
@@ -167,7 +167,7 @@ class STTFrameEncoder(nn.Module):
         self.config = config
         output = config.encoder_output(config.image_size, config.image_size)
         self.num_special = output.num_special
-        # Of the model's own size; others are looked up, which no compiler follows.
+        # For the model's own size. Other sizes are looked up in `forward`, which compilers cannot trace.
         self.own_grids = output.grid, config.feature_grid(config.image_size, config.image_size)
         self.encoder = build_frame_encoder(config.backbone_config)
         for name in output.unused:
@@ -190,7 +190,7 @@ class STTFrameEncoder(nn.Module):
 
 
 class STTEmbeddings(nn.Module):
-    """Feature maps of the frames to the tokens of a clip, with class token and positions.
+    """Turns the feature maps of frames into the tokens of a clip, with class token and position embeddings.
 
     `(B·T, C, h, w)` to `(B, 1 + T·P, D)` with P = h·w. There is one table of spatial positions, shared by all frames,
     and one of temporal positions, shared by all places. The class token has a row of its own in the table of whichever
@@ -233,7 +233,7 @@ class STTEmbeddings(nn.Module):
         return torch.cat((class_token.expand(tokens.shape[0], -1, -1), tokens.flatten(1, 2)), dim=1)
 
     def _resized_space(self, table: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-        """The spatial table `(1, P, D)` for another grid, bicubic; as it is for its own."""
+        """Resize the spatial table `(1, P, D)` to a grid by bicubic interpolation; unchanged for its own grid."""
         if grid == self.grid:
             return table
         image = table.transpose(1, 2).unflatten(2, self.grid).float()
@@ -241,7 +241,7 @@ class STTEmbeddings(nn.Module):
         return image.flatten(2).transpose(1, 2).to(table.dtype)
 
     def _resized_time(self, table: torch.Tensor, num_frames: int) -> torch.Tensor:
-        """The temporal table `(1, T, D)` for another number of frames, linear; as it is for its own."""
+        """Resize the temporal table `(1, T, D)` to a number of frames linearly; unchanged for its own number."""
         if num_frames == self.num_frames:
             return table
         series = F.interpolate(table.transpose(1, 2).float(), size=num_frames, mode="linear", align_corners=False)
@@ -259,7 +259,7 @@ def eager_attention_forward(
     batch_shape: tuple[int, ...] = (-1,),
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention in plain matrix products; the only back-end that can return its weights.
+    """Eager attention: plain matrix products, and the only back-end that can return its weights.
 
     Args:
         module: The calling attention; its training flag decides on dropout.
@@ -269,15 +269,15 @@ def eager_attention_forward(
         attention_mask: Always None in STT: every token of a clip is real.
         scaling: Factor on the products of queries and keys.
         dropout: Probability of dropping a weight.
-        batch_shape: The axes that N was made of.
-        kwargs: Taken and not used, as the interface asks.
+        batch_shape: The axes that were flattened into N.
+        kwargs: Ignored; the interface requires them.
 
     Returns:
         The result `(N, L, heads, D / heads)` and the weights `(*batch_shape, heads, L, L)`.
     """
     weights = torch.softmax(torch.matmul(query, key.transpose(2, 3)) * scaling, dim=-1)
     weights = F.dropout(weights, p=dropout, training=module.training)
-    # Shaped before use: a view made afterwards would be no part of the result, and have no gradient.
+    # Reshaped before use: a view made afterwards would not be part of the graph and would get no gradient.
     weights = weights.unflatten(0, batch_shape)
     return torch.matmul(weights.flatten(0, -4), value).transpose(1, 2).contiguous(), weights
 
@@ -308,7 +308,7 @@ class STTAttention(nn.Module):
         self.scaling = self.head_dim**-0.5
         self.attention_dropout = config.attention_probs_dropout_prob
         self.q_proj = nn.Linear(width, width, bias=config.qkv_bias)
-        # A bias on the keys adds the same number to all scores of a query, and softmax takes it out again.
+        # A bias on the keys adds the same number to all scores of a query, which softmax cancels.
         self.k_proj = nn.Linear(width, width, bias=False)
         self.v_proj = nn.Linear(width, width, bias=config.qkv_bias)
         self.o_proj = nn.Linear(width, width)
@@ -361,8 +361,8 @@ class STTJointAttention(STTAttention):
 
 
 class STTTemporalProjection(nn.Linear):
-    """Follows the temporal attention in `"time_space"`. Starts at zero, as TimeSformer's: a block begins as purely
-    spatial.
+    """Follows the temporal attention in `"time_space"`. It starts at zero, as in TimeSformer, so that a block begins
+    as purely spatial.
     """
 
 
@@ -400,8 +400,8 @@ class STTDropPath(nn.Module):
 class STTLayer(GradientCheckpointingLayer):
     """One block: the attentions in the configuration's order, then the MLP, each pre-normed and residual.
 
-    `(B, 1 + T·P, D)` to the same. The attention just before the MLP carries the class token: it is copied to every
-    position (or frame), and the mean of what comes back is added to it. The other one leaves it alone.
+    Takes and returns `(B, 1 + T·P, D)`. The attention just before the MLP includes the class token: it is copied to
+    every position (or frame), and the mean of the results is added to it. The other attention does not change it.
     With `class_token_only` the last attention and the MLP are computed for the class token alone, and the result is
     `(B, 1, D)`.
     """
@@ -529,7 +529,7 @@ class STTPreTrainedModel(PreTrainedModel):
         if not encoders:
             super().set_attn_implementation(attn_implementation, allow_all_kernels)
             return
-        # Its own would raise for the whole model if the encoder cannot follow.
+        # The inherited method would raise for the whole model if the encoder does not support the back-end.
         own = (
             attn_implementation.get("", self.config._attn_implementation)
             if isinstance(attn_implementation, dict)
@@ -557,7 +557,7 @@ class STTPreTrainedModel(PreTrainedModel):
 
 
 class STTModel(STTPreTrainedModel):
-    """Backbone and transformer without a head: a clip to its tokens and its feature."""
+    """Backbone and transformer without a head: turns a clip into its tokens and its feature."""
 
     def __init__(self, config: STTConfig) -> None:
         super().__init__(config)
@@ -580,7 +580,7 @@ class STTModel(STTPreTrainedModel):
         self.embeddings.projection = value
 
     def encode_frames(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """First half of the model: frames to feature maps, each frame by itself.
+        """Turn frames into feature maps, each frame by itself: the first half of the model.
 
         Args:
             pixel_values: `(*, 3, H, W)`, single frames or clips, as [`STTVideoProcessor`] makes them.
@@ -588,7 +588,7 @@ class STTModel(STTPreTrainedModel):
         Returns:
             `(*, C, h, w)` in the model's dtype. `forward(feature_maps=…)` takes the maps of clips, `(B, T, C, h, w)`.
         """
-        # A processor's float32 for a model loaded in bfloat16.
+        # The processor gives float32; the model may be loaded in bfloat16.
         frames = pixel_values.flatten(0, -4).to(self.embeddings.projection.weight.dtype)
         return self.backbone(frames).unflatten(0, pixel_values.shape[:-3])
 
@@ -602,7 +602,7 @@ class STTModel(STTPreTrainedModel):
         feature_maps: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> STTModelOutput:
-        """Read clips.
+        """Encode clips.
 
         Args:
             pixel_values: `(B, T, 3, H, W)` as [`STTVideoProcessor`] makes them: RGB in [0, 1], or normalised where the
@@ -622,7 +622,7 @@ class STTModel(STTPreTrainedModel):
 
         Raises:
             ValueError: For a tensor that is not such a clip, for both or neither of `pixel_values` and `feature_maps`,
-                or attentions asked of a back-end that hides them.
+                and for attentions requested from a back-end that does not return them.
         """
         if (pixel_values is None) == (feature_maps is None):
             raise ValueError("Expected either pixel_values or feature_maps, got both or neither.")
@@ -688,7 +688,7 @@ class STTModel(STTPreTrainedModel):
             raise ValueError(f"pixel_values has shape {tuple(pixel_values.shape)}: an axis is empty.")
         if interpolate_pos_encoding:
             return
-        # Sizes that give the same feature map need no other table.
+        # Sizes with the same feature grid use the position table as it is.
         own_size = (config.image_size, config.image_size)
         fits = (height, width) == own_size or config.feature_grid(height, width) == config.feature_grid(*own_size)
         if num_frames != config.num_frames or not fits:
@@ -713,7 +713,7 @@ class STTModel(STTPreTrainedModel):
 
 
 class STTForVideoClassification(STTPreTrainedModel):
-    """STT with a linear head on the class token: a clip to the scores of its expressions."""
+    """STT with a linear head on the class token: gives each expression a score."""
 
     def __init__(self, config: STTConfig) -> None:
         super().__init__(config)
@@ -758,7 +758,7 @@ class STTForVideoClassification(STTPreTrainedModel):
             interpolate_pos_encoding=interpolate_pos_encoding,
             output_attentions=output_attentions,
             feature_maps=feature_maps,
-            # The head reads no other token.
+            # The head reads the class token only.
             class_token_only=states_asked_for is False,
             **kwargs,
         )

@@ -18,11 +18,11 @@ _watching = threading.Event()
 def end_with_launcher(meeting_s: float = MEETING_S) -> None:
     """End this process when its launcher is gone: a launcher that is killed outright ends none of its workers.
 
-    They would train on unseen, or hold their GPUs and wait for each other. A daemon thread looks once a second, which
-    also works while the process waits for the others. Call it before imports that take seconds, so that a launcher
-    killed meanwhile is noticed. A worker that came too late even for that ends when it has not joined the others after
-    `meeting_s` seconds. Does nothing in a process that `accelerate launch` did not start as one of several, and
-    nothing when called again.
+    Such workers would train on unnoticed, or hold their GPUs and wait for each other. A daemon thread checks once a
+    second, even while the process waits for the others. Call this before imports that take seconds, so that a launcher
+    that is killed meanwhile is noticed. A worker that started too late even for that ends if it has not joined the
+    others after `meeting_s` seconds. Does nothing in a process that `accelerate launch` did not start as one of
+    several, and nothing when called again.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ or _watching.is_set():
         return
@@ -56,9 +56,9 @@ def _have_met() -> bool:
 
 
 def run_program(program: Callable[[Sequence[str]], object]) -> None:
-    """Run a function of the command line's words as a program, in one process or in one of many.
+    """Run a function of the command-line arguments as a program, in one process or as one of several.
 
-    What this package refuses (an output folder in use, data that are not there) ends the program with its message
+    Errors that this package raises itself (an output folder in use, missing data) end the program with their message
     alone; errors from elsewhere keep their traceback.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -72,13 +72,13 @@ def run_program(program: Callable[[Sequence[str]], object]) -> None:
     if _have_met():
         import torch
 
-        # Without a farewell, gloo's threads now and then abort a process that has done its work.
+        # Without this, gloo's threads occasionally abort a process that has finished its work.
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
 
 
 def _is_refusal(error: BaseException) -> bool:
-    """Whether the error was raised by code of this package or of `dataset_scripts` itself, not deeper down."""
+    """Check if this package or `dataset_scripts` raised the error itself, and not a library that it called."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

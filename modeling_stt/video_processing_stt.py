@@ -47,9 +47,9 @@ def sample_frame_indices(
 ) -> np.ndarray:
     """Choose the frames of a clip: "dynamic sampling", 8 segments of 2 consecutive frames by default.
 
-    The clip is cut into `num_frames / frames_per_segment` equal segments. For testing the consecutive frames start at
-    each segment's centre, for training anywhere in the segment. Segments cover the whole clip; Former-DFER's code, the
-    origin of the rule, rounds their length down in training and never sees a clip's last frames.
+    The clip is cut into `num_frames / frames_per_segment` equal segments. The consecutive frames start at each
+    segment's centre in testing, and anywhere in the segment in training. Segments cover the whole clip. (Former-DFER's
+    code, where the rule comes from, rounds their length down in training and never sees a clip's last frames.)
 
     A clip of fewer than `num_frames` frames repeats its frames evenly, in time order (ours: the origin repeats the
     first frame only, which makes a still picture). If `frames_per_segment` does not divide `num_frames`, segments
@@ -58,8 +58,8 @@ def sample_frame_indices(
     Args:
         num_available: Frames in the clip, at least 1.
         num_frames: Frames wanted.
-        frames_per_segment: Consecutive frames taken of each segment.
-        rng: Draws the starts, for training. None for the centres, deterministic.
+        frames_per_segment: Consecutive frames taken from each segment.
+        rng: Draws the starts in training. None takes the centres, deterministically.
 
     Returns:
         `(num_frames,)` int64, never decreasing, all in [0, `num_available`).
@@ -102,27 +102,27 @@ class STTVideoProcessorKwargs(VideosKwargs, total=False):
 
 class STTVideoProcessor(BaseVideoProcessor):
     r"""
-    Makes clips of videos: reads, samples, resizes and rescales.
+    Turns videos into clips: reads, samples, resizes and rescales them.
 
     A video is any of: the path (`str` or `Path`) of a video file or of a folder of numbered images, or an http(s)
     address; a list of image paths in time order; bytes or a binary file; an array or tensor `(T, H, W, 3)` or
     `(T, 3, H, W)`; a list of frames (PIL images or arrays). A list of videos, of any forms, makes a batch.
 
-    Arrays hold values from 0 to 255, as integers or floats, in 1, 3 or 4 (RGBA) channels. Floats from 0 to 1 go in
-    with `do_rescale=False`, and are refused without: divided by 255 they would be black.
+    Arrays hold values from 0 to 255, as integers or floats, in 1, 3 or 4 (RGBA) channels. Floats from 0 to 1 need
+    `do_rescale=False` and are refused otherwise: divided by 255, they would be black.
 
     Args:
         size: `{"height": 112, "width": 112}` px. Frames are squeezed to it, not cropped, as in Former-DFER's code.
         num_frames: Frames of a clip, 16; None for all.
         frames_per_segment: Consecutive frames taken of each of the `num_frames / frames_per_segment` segments, 2.
         do_sample_frames: Sample frames by `sample_frame_indices`; otherwise all frames are read.
-        fps: Where given, takes that many frames a second instead of `num_frames`, by the same rule.
+        fps: If given, takes this many frames per second instead of `num_frames`, by the same rule.
         do_rescale: Divide by 255; on. [`STTModel`] reads values in [0, 1].
         do_normalize: Normalise by `image_mean` and `image_std` after that; off, as in Former-DFER's code. Turn it on
             for a backbone that was trained so; the defaults are ImageNet's.
-        face_crop: How the faces of the training clips were cut out of their videos, as `FaceCrop.to_dict()` of
-            `modeling_stt.timeline` gives it, so that a timeline cuts faces alike; None where that is unknown. The
-            processor itself cuts out no faces.
+        face_crop: How the faces of the training clips were cropped, as `FaceCrop.to_dict()` of `modeling_stt.timeline`
+            gives it, so that a timeline crops faces in the same way; None if unknown. The processor itself does not
+            crop faces.
         kwargs: Other settings as in [`~transformers.BaseVideoProcessor`]. On call, `video_metadata` gives the fps of
             arrays and image folders; files have their own.
 
@@ -167,7 +167,7 @@ class STTVideoProcessor(BaseVideoProcessor):
     def get_video_processor_dict(
         cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Read the processor's settings; `face_crop` also from the model's configuration, where older folders have it.
+        """Read the processor's settings; older checkpoints have `face_crop` in the model's configuration instead.
 
         Arguments, results and errors are those of [`~transformers.BaseVideoProcessor.from_pretrained`].
         """
@@ -180,7 +180,7 @@ class STTVideoProcessor(BaseVideoProcessor):
 
     @classmethod
     def from_encoder(cls, name: str | os.PathLike, **settings: Any) -> "STTVideoProcessor":
-        """Make a processor for a frame encoder: with the size, mean and spread of the encoder's own image processor.
+        """Make a processor with the size, mean and standard deviation of a frame encoder's own image processor.
 
         Args:
             name: Folder of a vision model of transformers, or its name on the Hub.
@@ -210,10 +210,10 @@ class STTVideoProcessor(BaseVideoProcessor):
         rng: np.random.Generator | None = None,
         **kwargs: Any,
     ) -> np.ndarray:
-        """Indices of the frames to read, see `sample_frame_indices`; arguments not given are the processor's.
+        """Choose the frames to read by `sample_frame_indices`; arguments that are not given are the processor's.
 
         Raises:
-            ValueError: For `fps` where the metadata has no frame rate to relate it to.
+            ValueError: For `fps` if the metadata has no frame rate.
         """
         num_frames = self.num_frames if num_frames is None else num_frames
         fps = self.fps if fps is None else fps
@@ -238,7 +238,7 @@ class STTVideoProcessor(BaseVideoProcessor):
 
         Raises:
             FileNotFoundError: For a missing file or folder.
-            ValueError: For a video that cannot be read; it is named.
+            ValueError: For a video that cannot be read; the message names it.
         """
         frames, _ = self._read(video, partial(self.sample_frames, rng=rng))
         return self._prepare_input_videos([frames], do_convert_rgb=self.do_convert_rgb)[0]
@@ -265,7 +265,7 @@ class STTVideoProcessor(BaseVideoProcessor):
     def _read(
         self, video: Any, choose: ChooseFrames | None, metadata: VideoMetadata | None = None
     ) -> tuple[Any, VideoMetadata]:
-        """One video's frames, all or the chosen ones, and its metadata: a given one counts where files have none."""
+        """Read a video's frames, all or the chosen ones, and metadata; `metadata` is for videos without their own."""
         if isinstance(video, str | os.PathLike) and Path(video).is_dir():
             video = list_frame_files(video)
         elif _is_frame_file(video) and is_animation(video):
@@ -347,7 +347,7 @@ def _is_video(video: Any) -> bool:
 
 
 def _as_batch(videos: Any) -> list[Any]:
-    """One video or many, nested or not, to a list of videos."""
+    """Turn one video or many, nested or not, into a list of videos."""
     if _is_video(videos):
         return [videos]
     if isinstance(videos, np.ndarray | torch.Tensor) and videos.ndim == 5:
@@ -362,16 +362,16 @@ def _as_batch(videos: Any) -> list[Any]:
 
 
 def _to_clip(video: Any, input_data_format: str | ChannelDimension | None = None) -> torch.Tensor:
-    """A video's frames, as an array or a list of frames, to `(T, C, H, W)` uint8 (float32 for floats)."""
+    """Convert a video's frames, an array or a list of frames, to `(T, C, H, W)` uint8 (float32 for floats)."""
     if isinstance(video, list | tuple):
         return stack_frames([_to_pixels(frame, input_data_format) for frame in video])
     return _to_pixels(video, input_data_format)
 
 
 def _to_pixels(frames: Any, input_data_format: str | ChannelDimension | None = None) -> torch.Tensor:
-    """An image or array `(…, H, W, C)` or `(…, C, H, W)` to `(…, C, H, W)`, uint8 or float32; C is 1, 3 or 4.
+    """Convert an image or array `(…, H, W, C)` or `(…, C, H, W)` to `(…, C, H, W)`, uint8 or float32; C is 1, 3 or 4.
 
-    Where the shape leaves open which it is, `input_data_format` decides; without it, channels come first.
+    If the shape is ambiguous, `input_data_format` decides; without it, channels are taken to come first.
     """
     if is_pil_image(frames) and not frames.mode.startswith(("I", "F")):  # whose values are not bytes
         frames = frames.convert("RGBA" if frames.has_transparency_data else "RGB")

@@ -1,7 +1,7 @@
-"""Reading of videos: files, folders of images, addresses and bytes to frames. Travels with every checkpoint.
+"""Reading of videos: turns files, folders of images, addresses and bytes into frames.
 
-Imports nothing of this project. `read_video_frames` and `read_frame_files` decode only the frames that are asked for;
-`VideoReader` is what they and the timeline share.
+This file travels with every checkpoint and imports nothing of this project. `read_video_frames` and `read_frame_files`
+decode only the frames that are asked for. The timeline shares `VideoReader` with them.
 """
 
 import io
@@ -34,9 +34,9 @@ from torchvision.transforms.v2 import functional as tvF
 from transformers.utils import logging
 from transformers.video_utils import VideoMetadata
 
-# torchvision's operator instead of its function, whose deprecation warning takes a thirtieth of a small JPEG's time.
-# torchvision will remove its decoders. Then Pillow takes their place: the same pixels at 1.5 times the cost. (Of WebP,
-# only Pillow heeds a photograph's orientation.)
+# The operator and not torchvision's function, whose deprecation warning takes 3 % of the time of a small JPEG. Once
+# torchvision removes its decoders, Pillow takes their place: the same pixels at 1.5 times the cost. (For WebP, only
+# Pillow applies a photograph's EXIF orientation.)
 DECODE_IMAGE: Any = getattr(torch.ops.image, "decode_image", None)
 RGB, RGB_ALPHA = 3, 4  # torchvision's numbers for them
 
@@ -45,8 +45,8 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp")
 # Pictures that are refused by name, so that a list of them is not taken for a batch of videos.
 OTHER_IMAGE_SUFFIXES = (".tif", ".tiff", ".avif", ".heic", ".jp2")
 
-# FFmpeg's names of containers of recorded video, and of sound, which is then refused for having no video. Its other
-# readers would draw a text file as a video, or follow a playlist to other files.
+# FFmpeg's names of video containers, and of audio containers, which are then refused for having no video. Its other
+# readers would render a text file as a video, or follow a playlist to other files.
 CONTAINERS = (
     "mov,matroska,avi,gif,apng,mpegts,mpeg,mpegvideo,m4v,h264,hevc,mjpeg,flv,asf,ogg,ivf,nut,mxf,dv,rm,mp3,wav,flac,"
     "aac"
@@ -68,7 +68,7 @@ ONE_THREAD: dict[str, Any] = {"threads": 1} if _PYAV >= 17 else {}
 # A title in another encoding than UTF-8 is not a reason to refuse a video. PyAV 19 accepts it without such an option.
 _ANY_METADATA: dict[str, Any] = {"metadata_errors": "ignore"} if _PYAV < 19 else {}
 
-# HDR's transfer functions, PQ and HLG, by their numbers in ITU-T H.273; and how swscale is asked for BT.709 instead.
+# Numbers of HDR's transfer functions, PQ and HLG, in ITU-T H.273; and swscale's options for BT.709.
 _HDR_TRANSFERS = (16, 18)
 _TO_SDR = {"dst_color_trc": 1, "dst_color_primaries": 1}
 
@@ -133,7 +133,7 @@ def read_frame_files(files: Sequence[str | os.PathLike]) -> torch.Tensor:
         ValueError: For an empty list, or a file that is not a readable picture of one frame; it is named.
     """
     names = [os.fspath(file) for file in files]
-    # By turns, reading and decoding cost a twentieth more: each finds the CPU's caches full of the other's data.
+    # Read all, then decode all: alternating costs 5 % more, because each evicts the other's data from the CPU caches.
     contents = {name: _read_file(name) for name in dict.fromkeys(names)}
     frames = {name: _decode_image(name, data) for name, data in contents.items()}
     return stack_frames([frames[name] for name in names])
@@ -164,7 +164,7 @@ def _read_file(name: str) -> torch.Tensor:
 
 
 def _decode_image(name: str, data: torch.Tensor) -> torch.Tensor:
-    """An image file's bytes to `(3, H, W)` uint8 RGB, turned as its EXIF orientation says, transparency on white."""
+    """Decode an image file's bytes to `(3, H, W)` uint8 RGB, upright by EXIF orientation, transparency on white."""
     header = data[:4096].numpy().tobytes()
     if _has_animation(header):
         raise ValueError(f"{name} is an animation of several frames: give it alone, as a video, or save its frames.")
@@ -195,7 +195,7 @@ def _decode_by_pillow(data: torch.Tensor) -> torch.Tensor:
 def over_white(frame: torch.Tensor) -> torch.Tensor:
     """Put a frame with transparency, `(H, W, 4)` uint8 RGBA, on white: `(H, W, 3)` uint8 RGB.
 
-    White is what transformers puts arrays and PIL images on.
+    transformers puts arrays and PIL images on white, too.
     """
     colors, alpha = frame[..., :3], frame[..., 3:].int()
     if alpha.min() == 255:
@@ -211,18 +211,18 @@ def _check_pixels(name: str, width: int, height: int, limit: int) -> None:
 def read_video_frames(file: VideoFile, choose: ChooseFrames | None = None) -> tuple[torch.Tensor, VideoMetadata]:
     """Decode the chosen frames of a video file, and little else.
 
-    The file is first scanned without decoding, for the times of its frames: containers often don't know how many they
-    hold. Then only the stretches from the last keyframe before a chosen frame to that frame are decoded. Where the
-    decoder contradicts the scan, all frames are decoded instead, so that the result is that of decoding everything
-    first. Of H.264 in mp4, mov and mkv, frames that are not chosen and that no other is predicted from are passed
-    over. Frames come out as `VideoReader.to_rgb` makes them: upright, with square pixels, in SDR.
+    The file is first scanned for the times of its frames without decoding, since containers often don't know how many
+    frames they hold. Then only the stretches from the last keyframe before a chosen frame to that frame are decoded.
+    If the decoder contradicts the scan, all frames are decoded instead: the result is always that of decoding
+    everything. In H.264 in mp4, mov and mkv, non-reference frames that are not chosen are skipped. Frames come out as
+    `VideoReader.to_rgb` makes them: upright, with square pixels, in SDR.
 
     Args:
         file: Path, http(s) address, bytes or binary file of a video (mp4, avi, mkv, webm, mov, … see `CONTAINERS`).
-            Cover pictures don't count as video; of several videos the first is read. What an address sends is limited
-            to `MAX_DOWNLOAD_BYTES` and `MAX_DOWNLOAD_S`.
-        choose: Gets the metadata, `total_num_frames` counted, and returns the indices of the frames to decode; None
-            for all. It is asked a second time where the count had to be corrected.
+            Cover pictures don't count as video; of several video streams the first is read. Downloads are limited to
+            `MAX_DOWNLOAD_BYTES` and `MAX_DOWNLOAD_S`.
+        choose: Function from the metadata, with the counted `total_num_frames`, to the indices of the frames to
+            decode; None for all frames. It is called a second time if the count had to be corrected.
 
     Returns:
         Frames `(T, 3, H, W)` uint8 RGB, in the order of the indices, and the metadata with `frames_indices` set.
@@ -317,7 +317,7 @@ def _fetch(address: str) -> bytes:
 
 
 class _Scan(NamedTuple):
-    """Facts on a video stream that its packets give without decoding.
+    """Facts about a video stream, taken from its packets without decoding.
 
     Attributes:
         num_frames: Packets that hold a frame to be shown.
@@ -334,9 +334,9 @@ class _Scan(NamedTuple):
 
 
 class _DecodedFrames:
-    """Frames `(H, W, 3)` uint8 by index, each copied, when it has been decoded, to where the clip is to lie.
+    """Frames `(H, W, 3)` uint8 by index, each copied into the memory of the clip as soon as it is decoded.
 
-    Were they put together at the end, they would need twice the memory, and the time that it takes to get it.
+    Stacking them at the end would take twice the memory, and the time to allocate it.
     """
 
     def __init__(self, num_frames: int) -> None:
@@ -384,7 +384,7 @@ class VideoReader:
         scan = self._scan()
         metadata, indices = self._choose(choose, scan.num_frames, scan.fps)
         frames = None
-        with suppress(av.error.InvalidDataError):  # whether it is damage shows when all is decoded
+        with suppress(av.error.InvalidDataError):  # decoding all frames shows if it is damage
             frames = self._decode_from_keyframes(scan, set(indices)) if scan.entries else None
         if frames is None:
             frames, num_frames = self._decode_all(set(indices))
@@ -475,7 +475,7 @@ class VideoReader:
         end, tick = ends[stream.index], float(stream.time_base or 0)
         promised = 0.0  # by other containers
         if container.format.name == "avi":
-            promised = stream.frames * tick  # its duration is FFmpeg's guess from what is there
+            promised = stream.frames * tick  # its duration is FFmpeg's estimate from what the file contains
         elif "mp4" in container.format.name:
             promised = ((stream.start_time or 0) + (stream.duration or 0)) * tick
         elif "matroska" in container.format.name:
@@ -504,8 +504,8 @@ class VideoReader:
         """Decode the chosen frames, each from the keyframe before it on.
 
         Returns:
-            The frames, or None where the decoder contradicts the scan: what comes out of it is not, one by
-            one, what the packets announced.
+            The frames, or None if the decoder contradicts the scan: the decoded frames are not, one by one, those
+            that the packets announced.
         """
         index_of: dict[int | None, int] = {time: index for index, time in enumerate(scan.times)}
         starts: dict[int, set[int]] = defaultdict(set)
@@ -535,7 +535,7 @@ class VideoReader:
                 for frame in packet.decode():
                     index = index_of.get(frame.pts, -1)
                     if 0 <= index < first:
-                        continue  # shown before the keyframe, it leans on the group of pictures before
+                        continue  # shown before the keyframe: it is predicted from the previous group of pictures
                     while following in passed_over:
                         following += 1
                     if index != following or frame.is_corrupt:
@@ -547,7 +547,7 @@ class VideoReader:
         return frames if len(frames.images) == len(chosen) else None
 
     def _decode_all(self, chosen: set[int]) -> tuple[_DecodedFrames, int]:
-        """Decode everything: the chosen frames, and how many frames there are."""
+        """Decode everything; return the chosen frames and the number of all frames."""
         frames = _DecodedFrames(len(chosen))
         num_frames = 0
         damaged = False
@@ -565,7 +565,7 @@ class VideoReader:
         return frames, num_frames
 
     def _ends_whole(self, container_name: str) -> bool:
-        """Check the end of a file that promises no length: a GIF's last byte, MPEG-TS's packets of one size."""
+        """Check that a file without a stated length is whole: a GIF by its last byte, MPEG-TS by its packets' size."""
         if container_name not in ("gif", "mpegts") or (isinstance(self.source, str) and self._path is None):
             return True
         with self._path.open("rb") if self._path else nullcontext(self.source) as file:
@@ -591,9 +591,9 @@ class VideoReader:
     def frame_time(self, frame: av.VideoFrame) -> float | None:
         """Give the time of a decoded frame in seconds on the container's clock, None if it is not known.
 
-        AVI with B-frames stores no presentation times. There the decoding time of the packet that made the decoder
-        give the frame counts, from the first frame on: it keeps the gaps of dropped frames, which counting would
-        close. The last frames, which come out of the decoder after all packets, have none.
+        AVI with B-frames stores no presentation times. There a frame gets the decoding time of the packet that made
+        the decoder give it, relative to the first frame. This keeps the gaps of dropped frames, which counting would
+        close. The last frames, which come out of the decoder after all packets, have no time.
 
         Args:
             frame: Of the stream that `open` gave; frames must be passed in the order of decoding.
@@ -617,7 +617,7 @@ class VideoReader:
         """
         width = max(1, round(frame.width * self.pixel_aspect))
         _check_pixels(self.name, max(width, frame.width), frame.height, self.max_pixels)
-        if self.display_matrix is None:  # not for every frame: those that are asked for it are long in being freed
+        if self.display_matrix is None:  # only for the first frame: reading side data delays the freeing of a frame
             data: Any = frame.side_data.get("DISPLAYMATRIX")
             matrix = np.frombuffer(data, np.int32) if data else np.eye(3, dtype=np.int32)
             self.display_matrix = matrix.reshape(3, 3)[:2, :2].tolist()
@@ -640,7 +640,7 @@ def _convert(frame: av.VideoFrame, width: int) -> np.ndarray:
         try:
             image = frame.to_ndarray(**options, **_TO_SDR)
         except TypeError:
-            logger.warning_once("HDR video is read without tone mapping, so too dark: it takes PyAV 18 or later.")
+            logger.warning_once("HDR video is read without tone mapping and too dark: it needs PyAV 18 or later.")
             image = frame.to_ndarray(**options)
     else:
         image = frame.to_ndarray(**options)
@@ -680,8 +680,8 @@ def _h264_length_size(decoder: av.VideoCodecContext) -> int:
 def _is_leaf(packet: av.Packet, length_size: int) -> bool:
     """Recognise an H.264 packet with only a picture that no other is predicted from (nal_ref_idc 0).
 
-    Leaving it out changes no other picture: the standard (ITU-T H.264, 7.4.1) allows no reference to it. Slices, and
-    remarks such as timing, are all that may be in it; whatever is not understood makes it no leaf.
+    Leaving it out changes no other picture: the standard (ITU-T H.264, 7.4.1) allows no reference to it. The packet
+    may contain only slices and auxiliary units such as timing; with any other unit it is not recognised.
     """
     slices, remarks = {1}, {6, 9, 12}
     data = bytes(packet)
@@ -696,7 +696,7 @@ def _is_leaf(packet: av.Packet, length_size: int) -> bool:
 
 
 def _find_entries(times: list[int], keyframes: list[tuple[int | None, int]]) -> list[tuple[int, int]]:
-    """Keyframes as (time, position) to `_Scan.entries`: none where times are unknown, not unique or out of order."""
+    """Turn keyframes (time, position) into `_Scan.entries`: empty if times are unknown, not unique or unordered."""
     entries = [(bisect_left(times, time), position) for time, position in keyframes if time is not None]
     starts_with_keyframe = bool(entries) and entries[0][0] == 0
     unique = len(set(times)) == len(times) > 0
@@ -711,13 +711,13 @@ def _measure_fps(stream: av.VideoStream, times: list[int]) -> float | None:
 
 
 def choose_frames(choose: ChooseFrames | None, metadata: VideoMetadata, name: str = "the video") -> list[int]:
-    """Ask which frames to read, all without `choose`, check the answer and note it in the metadata."""
+    """Choose the frames to read (all without `choose`), check their indices and store them in the metadata."""
     available = metadata.total_num_frames
     if available < 1:
         raise ValueError(f"{name} contains no decodable frame: at least one is needed.")
     indices = np.asarray(range(available) if choose is None else choose(metadata), dtype=np.int64)
     if indices.size == 0 or indices.min() < 0 or indices.max() >= available:
-        raise ValueError(f"{name} has frames 0 to {available - 1}, of which {indices.tolist()} were chosen.")
+        raise ValueError(f"{name} has frames 0 to {available - 1}, but {indices.tolist()} were chosen.")
     metadata.frames_indices = indices.tolist()
     return metadata.frames_indices
 
@@ -725,8 +725,8 @@ def choose_frames(choose: ChooseFrames | None, metadata: VideoMetadata, name: st
 def stack_frames(frames: list[torch.Tensor]) -> torch.Tensor:
     """Stack frames `(C, H, W)` to `(T, C, H, W)`.
 
-    If their sizes differ, all are resized to the commonest one, of several the smallest: one large frame must not
-    enlarge all others.
+    If their sizes differ, all are resized to the most common size, or to the smallest of several equally common ones:
+    one large frame must not enlarge all others.
 
     Raises:
         ValueError: For an empty list, or frames that differ in channels.
@@ -742,7 +742,7 @@ def stack_frames(frames: list[torch.Tensor]) -> torch.Tensor:
     # Decoders leave channels last in memory: stacking them so is a plain copy, and resizing is at its fastest.
     frames = [frame.permute(1, 2, 0) for frame in frames]
     if all(frame.dtype == torch.uint8 and frame.device.type == "cpu" for frame in frames):
-        # numpy's memory has often been used before, torch's the system has to clear: a twelfth of reading JPEGs.
+        # numpy mostly reuses memory; torch gets memory that the system must clear first, 8 % of the time of JPEGs.
         clip = torch.from_numpy(np.stack([frame.numpy() for frame in frames]))
     else:
         clip = torch.stack(frames)

@@ -423,7 +423,7 @@ def test_a_phone_shows_everything_without_scrolling_sideways(visitor: Visitor, v
 
 
 def test_a_recording_is_read(visitor: Visitor) -> None:
-    """What a browser records doesn't say how long it is."""
+    """A browser's recording does not state its duration."""
     visitor.one("button[aria-label='Capture from camera']").click()
     until(lambda: [b for b in visitor.all("#video button") if "Access Webcam" in b.text], "the camera")[0].click()
     until(lambda: [b for b in visitor.all("#video button") if b.text == "Record"], "the record button")[0].click()

@@ -262,7 +262,7 @@ def test_clip_that_cannot_be_read_is_named(root, load, copy):
         with pytest.raises(ValueError, match=rf"{clip}/cover.jpg has no frame number"):
             load(root)
         (clip / "cover.jpg").rename(clip / next(clip.glob("*[0-9].*")).with_suffix(".jpeg").name)
-        with pytest.raises(ValueError, match=rf"{clip} has two frames of one number"):
+        with pytest.raises(ValueError, match=rf"{clip} has two frames with the same number"):
             load(root)
     for content in (b"", b"this is text", video(5)[:100]) if clip.is_file() else ():
         clip.write_bytes(content)

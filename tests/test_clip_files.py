@@ -133,7 +133,7 @@ def test_sound_without_a_video_is_refused(tmp_path):
 
 
 def test_pictures_accepted_here_are_those_that_the_processor_reads(tmp_path):
-    """Otherwise verify passes a copy that training then dies on."""
+    """Otherwise verify would pass a copy that training then fails on."""
     from modeling_stt import video_reading_stt
 
     assert video_reading_stt.IMAGE_SUFFIXES == clip_files.IMAGE_SUFFIXES

@@ -133,7 +133,7 @@ def test_a_fold_after_another_is_as_if_run_alone(unbroken: tuple[Path, str], opt
     assert_same_run(unbroken[0] / "fold_2", home / "alone")
 
 
-def test_killed_run_goes_on_to_the_numbers_of_an_unbroken_one(
+def test_a_killed_run_resumes_to_the_numbers_of_an_unbroken_one(
     unbroken: tuple[Path, str], options: list[str], home: Path
 ) -> None:
     command = [*options, *FOLDS, f"--output_dir={home / 'killed'}"]

@@ -1,4 +1,4 @@
-"""dataset_scripts/dfew.py: every layout DFEW is met in, and every mistake that would make numbers wrong in silence."""
+"""dataset_scripts/dfew.py: every known layout of DFEW, and every mistake that would silently make numbers wrong."""
 
 import logging
 import re
@@ -93,7 +93,7 @@ def test_full_and_16f_side_by_side_are_not_mixed_up(tree, load):
 
 
 def test_debris_of_operating_systems_is_neither_frame_nor_clip(tree, load):
-    """Trap: ``._00001_00001.jpg`` has the name of a picture and is none."""
+    """Trap: ``._00001_00001.jpg`` has the name of a picture but is not one."""
     clean = load(tree)["test"].to_dict()
     trees.write_frames(tree / FULL / "00001", ["._00001_00001.jpg", ".hidden.jpg", "Thumbs.db", "desktop.ini"])
     trees.write_frames(tree / FULL, [".DS_Store", "desktop.ini"])

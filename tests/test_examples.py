@@ -199,7 +199,7 @@ def test_predict_blames_a_damaged_model_and_not_the_video(trained: Path, home: P
         (["--fold=1", '--model_config={"hidden_sizes": 3}'], "it has no hidden_sizes"),
         (["--fold=1", '--photometry={"grey": 1}'], "--photometry has no grey, only color, gray"),
         (["--fold=1", '--photometry={"gray": 2}'], "gray=2 is the probability of a change"),
-        (["--fold=1", "--model=somewhere", "--backbone_weights=w.pth"], "--model brings its own"),
+        (["--fold=1", "--model=somewhere", "--backbone_weights=w.pth"], "--model has its own settings"),
         (["--fold=1", "--backbone_weights=ResNet18_Weights.IMAGENET1K_V1"], "add --do_normalize True"),
     ],
 )
@@ -214,7 +214,7 @@ def test_options_that_cannot_be_meant_are_refused(
 
 
 @pytest.mark.parametrize(("text", "message"), [("- 1", "must hold lines of"), ("a: [", "is not YAML")])
-def test_recipe_that_is_none_is_refused(text: str, message: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_recipe_is_refused(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(text)
     with pytest.raises(SystemExit, match=message):
         read_recipe(tmp_path / "recipe.yaml")
@@ -297,7 +297,7 @@ def test_the_models_face_crop_is_that_of_its_training(own, in_data, given, expec
     run = RunArguments(str(tmp_path), face_crop=given and str(tmp_path / "given.json"))
     note_face_crop(processor, read_face_crop(run))
     assert processor.face_crop == crop(expected)
-    assert ("taken to be cut as the model's" in caplog.text) == (own is not None and in_data is None)
+    assert ("taken to be cropped as" in caplog.text) == (own is not None and in_data is None)
 
 
 def test_finetuning_starts_from_a_trained_model(trained: Path, home: Path, tmp_path: Path) -> None:
@@ -308,7 +308,7 @@ def test_finetuning_starts_from_a_trained_model(trained: Path, home: Path, tmp_p
     assert after == before, "nothing was learned at rate 0, so nothing may have changed"
 
 
-def test_the_demos_stranger_is_told_answers_and_nothing_else(
+def test_the_demos_new_process_prints_answers_and_nothing_else(
     trained: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A table of transformers, of the head that AutoModel leaves out, once stood in the middle of the demo's output.

@@ -149,7 +149,7 @@ def test_bytes_are_refused() -> None:
         tiny_classifier()((make_clips() * 255).to(torch.uint8))
 
 
-def test_a_clip_left_out_by_its_label_is_no_part_of_the_loss() -> None:
+def test_a_clip_with_the_ignored_label_is_not_part_of_the_loss() -> None:
     model, clips = tiny_classifier(), make_clips(3)
     labels = torch.tensor([0, -100, 2])
     assert_close(model(clips, labels=labels).loss, model(clips[[0, 2]], labels=labels[[0, 2]]).loss)
@@ -421,7 +421,7 @@ def test_attentions_have_gradients_for_explaining_a_decision() -> None:
         assert gradient.abs().max() > 0
 
 
-def test_attentions_are_refused_where_they_cannot_be_had() -> None:
+def test_attentions_are_refused_if_the_back_end_does_not_return_them() -> None:
     with pytest.raises(ValueError, match=r"'sdpa'.*set_attn_implementation\(\"eager\"\)"):
         tiny_classifier(attn_implementation="sdpa")(make_clips(), output_attentions=True)
     with pytest.raises(ValueError, match=r"sdpa.*eager"):
@@ -493,7 +493,7 @@ def test_one_batch_is_overfitted_though_its_classes_differ_in_the_order_of_frame
 
 
 @every_order
-def test_sparing_the_tokens_that_no_head_reads_changes_neither_logits_nor_gradients(order: str) -> None:
+def test_skipping_the_tokens_that_the_head_ignores_changes_neither_logits_nor_gradients(order: str) -> None:
     """With hidden states asked for, the last block goes the long way; without, its MLP reads the class token alone."""
     short = tiny_classifier(attention_order=order)
     long = copy.deepcopy(short)
@@ -514,7 +514,7 @@ def test_sparing_the_tokens_that_no_head_reads_changes_neither_logits_nor_gradie
         assert weights[-1].shape == weights[0].shape, "spared where somebody looks"
 
 
-def test_the_classifier_spares_work_unless_states_are_asked_for() -> None:
+def test_the_classifier_skips_work_unless_hidden_states_are_requested() -> None:
     """Otherwise the test above would compare the long way with itself."""
     model, rows = tiny_classifier(), []
     model.stt.layers[-1].mlp.register_forward_hook(lambda module, inputs, output: rows.append(inputs[0].shape[1]))

@@ -196,7 +196,7 @@ def test_a_model_on_a_vision_model_of_transformers_loads_without_the_package(vid
     assert seen["logits"] == pytest.approx(outputs.logits[0].tolist(), abs=1e-5)
 
 
-def test_with_the_package_imported_no_trust_is_needed(checkpoint: Path, video: Path) -> None:
+def test_with_the_package_imported_trust_remote_code_is_not_needed(checkpoint: Path, video: Path) -> None:
     """Its own classes are taken, not the copies in the checkpoint."""
     assert type(AutoConfig.from_pretrained(checkpoint)) is STTConfig
     assert type(AutoModel.from_pretrained(checkpoint)) is STTModel

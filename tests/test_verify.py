@@ -168,7 +168,7 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
         (
             lambda tree: trees.write_frames(tree / FULL / LONG_CLIP, ["00003_00001.png"]),
             "frame order",
-            "two frames of one number",
+            "two frames with the same number",
         ),
         (
             lambda tree: trees.write_frames(tree / FULL / LONG_CLIP, ["00003_00001 (7).jpg"]),

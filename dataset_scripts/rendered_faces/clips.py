@@ -139,7 +139,7 @@ def check_sizes(low: int, high: int, image_size: int) -> None:
 def draw_world(
     person: Person, num_frames: int, image_size: int, rng: np.random.Generator, *, clean: bool = False
 ) -> World:
-    """Sample light, camera, background and things before the face."""
+    """Sample light, camera, background and objects in front of the face."""
     occluder = draw_occluder(person.skin[person.skin.shape[0] // 2, person.skin.shape[1] // 2, :3], rng)
     return World(
         lights=draw_lights(rng),
@@ -170,7 +170,7 @@ class _Buffers:
 
 
 def render_frames(person: Person, motion: Motion, world: World, image_size: int) -> Array:
-    """Frames `(T, S, S, 3)` uint8: rendered at twice the size, then filmed."""
+    """Render frames `(T, S, S, 3)` uint8: at twice the size, then through the simulated camera."""
     head = load_head()
     side, num_frames = 2 * image_size, len(motion.level)
     uv = texture_coordinates(person.skin.shape[0] / 288)
@@ -260,7 +260,7 @@ def _to_pixels(flat: Array, step: complex, corner: complex) -> Array:
 
 
 def _light(points: Array, person: Person, lights: Lights, uv: Array, buffers: _Buffers) -> None:
-    """Find which vertices the first lamp reaches, by a picture of depths from where it stands."""
+    """Find which vertices the first lamp reaches, by a depth map from its position."""
     to_lamp = lights.lamps[0, :3]
     right = np.cross([0.0, 1.0, 0.0], to_lamp)
     right /= np.linalg.norm(right) + 1e-9

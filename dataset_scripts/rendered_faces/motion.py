@@ -48,7 +48,7 @@ class Motion:
 
     Args:
         label: The class shown, or None for a clip whose level lies between neutral and shown.
-        expression: The expression of which `level` speaks; differs from the label of neutral clips.
+        expression: The expression that `level` refers to; in neutral clips it differs from the label.
         weights: `(T, U)` of the rig's U actions, the resting face included.
         level: `(T,)`, how much of the expression is shown, 0..1.
         pose: `(T, 3)` yaw, pitch, roll of the head in degrees: to the subject's left, down, to the subject's right.
@@ -116,7 +116,7 @@ _OTHERS = [name for name in CLASS_NAMES if name != "neutral"]
 
 
 def _draw_level(label: str | None, seconds: Array, rng: np.random.Generator, least: float) -> Array:
-    """Levels of the frames; see the module for what a label asks of them. An expression shows at `least` so much."""
+    """Sample levels of the frames in the label's range (see the module), with a shown level of at least `least`."""
     if least == 1:
         return np.full(len(seconds), float(label != "neutral"))
     if label == "neutral":
@@ -132,7 +132,7 @@ def _draw_level(label: str | None, seconds: Array, rng: np.random.Generator, lea
 
 
 def _course(seconds: Array, rng: np.random.Generator) -> Array:
-    """Onset, apex and offset of an expression, 0..1, of which a clip may show any stretch."""
+    """Onset, apex and offset of an expression, 0..1; a clip may show any part of them."""
     onset, hold, offset = np.exp(rng.normal(np.log([0.4, 1.4, 0.7]), [0.45, 0.6, 0.45]))
     length = seconds[-1] + (seconds[1] if len(seconds) > 1 else 0.04)
     start = rng.uniform(-onset - hold - 0.3 * offset, 0.5 * length)
@@ -172,7 +172,7 @@ def _add_actions(
 def _talk(weights: Array, units: Targets, seconds: Array, is_open: float, rng: np.random.Generator) -> None:
     """Add speech in place: syllables of a vowel and a consonant, with pauses.
 
-    A mouth that an expression holds open (`is_open`, of jawOpen) opens less for it.
+    Speech opens the mouth less if an expression holds it open already (`is_open`, the weight of jawOpen).
     """
     rate, loudness = rng.uniform(3, 6), rng.uniform(0.5, 1.25) * (1 - 0.6 * min(is_open, 1))
     times, shapes = [seconds[0] - rng.uniform(0.1, 0.6)], [dict[str, float]()]

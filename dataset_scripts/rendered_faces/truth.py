@@ -24,8 +24,8 @@ FACTS: dict[str, type] = {
     "clip_id": int,
     "identity": int,
     "label": str,  # "" for a clip without a single label
-    "expression": str,  # the expression of which the levels speak
-    "shown_level": float,  # half the highest level of a frame, half the mean
+    "expression": str,  # the expression that the levels refer to
+    "shown_level": float,  # average of the frames' highest and mean level
     "talks": int,
     "male": float,
     "age": str,

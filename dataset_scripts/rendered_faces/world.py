@@ -113,9 +113,9 @@ def draw_crop(num_frames: int, rng: np.random.Generator, *, exact: bool = False)
 
 
 def place_crop(points: Array, size: int, margin: float) -> tuple[complex, complex]:
-    """The aligned square around five points `(5, 2)`: how far its pixel goes, and its left top corner, x + iy.
+    """Align a square to five points `(5, 2)`: returns the step of one pixel and its top left corner, as x + iy.
 
-    As `FaceCrop` cuts: least squares in the picture, turned, shifted and scaled.
+    As in `FaceCrop`: least squares in the picture, turned, shifted and scaled.
     """
     found = points @ (1, 1j)
     wanted = (REFERENCE_POINTS + margin) @ (1, 1j) * size / (1 + 2 * margin)
@@ -167,7 +167,7 @@ def develop(image: Array, exposure: float, lens: Lens, rng: np.random.Generator)
 
 
 def _code(pixels: Array, lens: Lens, size: int) -> Array:
-    """Lose what a lower resolution and a JPEG lose."""
+    """Degrade the picture by a lower resolution and JPEG compression."""
     if lens.resolution == 1 and not lens.quality:
         return pixels
     image = Image.fromarray(pixels)
@@ -275,9 +275,9 @@ def _clouds(grid: int, rng: np.random.Generator) -> Array:
 
 @dataclass(frozen=True)
 class Occluder:
-    """Something before the face: `fingers` of a hand, a `microphone`, a `bar`, or somebody's `shoulder`.
+    """An object in front of the face: `fingers` of a hand, a `microphone`, a `bar`, or somebody's `shoulder`.
 
-    Places are shares of the picture's side; `drift` (2,) is how far it moves in the clip.
+    Places are shares of the picture's side; `drift` (2,) is its motion during the clip.
     """
 
     kind: str
@@ -289,7 +289,7 @@ class Occluder:
 
 
 def draw_occluder(skin: Any, rng: np.random.Generator) -> Occluder | None:
-    """Something before the face in one clip of eleven."""
+    """Sample an object in front of the face, in one clip of eleven."""
     if rng.random() > 0.09:
         return None
     kind = str(rng.choice(["fingers", "microphone", "bar", "shoulder"], p=[0.4, 0.2, 0.15, 0.25]))
@@ -301,7 +301,7 @@ def draw_occluder(skin: Any, rng: np.random.Generator) -> Occluder | None:
 
 
 def paint_occluder(image: Array, occluder: Occluder, time: float) -> None:
-    """Paint it over linear light `(R, R, 3)` in place, `time` being the share of the clip that is over."""
+    """Paint the object over linear light `(R, R, 3)`, in place; `time` is the share of the clip that has passed."""
     side = image.shape[0]
     mask = Image.new("L", (side, side))
     draw = ImageDraw.Draw(mask)

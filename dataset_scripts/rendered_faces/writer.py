@@ -75,8 +75,8 @@ def write_rendered_dfew(
 
     As in DFEW, a few clips more than `num_clips` are in `annotation.xlsx`: some without a single label (label 0), some
     whose faces were not found (no frames). Folds follow DFEW's closed rule, and no person is on both sides of one. In
-    some clips the faces of a few frames are missing. The votes of ten annotators agree more, the more of an expression
-    a clip shows. `truth.csv` and `Truth/` hold what the renderer knows; see truth.py.
+    some clips the faces of a few frames are missing. The stronger the expression of a clip, the more the votes of the
+    ten annotators agree. `truth.csv` and `Truth/` hold the ground truth; see truth.py.
 
     Args:
         root: New or empty folder, or a tree that this function wrote before, which is replaced.
@@ -288,7 +288,7 @@ def _votes(plan: _Plan, fact: dict[str, Any], seed: int) -> list[int]:
     else:
         clear = (fact["shown_level"] - SHOWN) / (1 - SHOWN) if first != neutral else 1 - fact["shown_level"] / SHOWN
         agreed = 7 + int(rng.binomial(3, np.clip(0.1 + 0.9 * clear, 0, 1)))
-    # Who does not see the expression sees none, or another one.
+    # Annotators who miss the expression vote for neutral or for another class.
     share = np.where(np.arange(7) == neutral, 3.0, 1.0)
     share[first] = 0
     votes = np.bincount(rng.choice(7, 10 - agreed, p=share / share.sum()), minlength=7)

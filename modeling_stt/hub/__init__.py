@@ -1,4 +1,4 @@
-"""On the Hub: a trained model published in one commit, with its card, its code and its endpoint's handler."""
+"""Publishing on the Hub: a trained model in one commit, with its card, its code and its endpoint's handler."""
 
 from .card import make_card
 from .publish import Publication, PublishError, publish, publish_space

@@ -111,7 +111,7 @@ class EndpointHandler:
 
 
 def _score_clip(video: Path, model: Any, processor: Any) -> dict[str, float]:
-    """Probabilities by class that another model than STT gives a clip of one face."""
+    """Probabilities by class of a clip of one face, from a model other than STT."""
     import numpy as np
     from PIL import Image
 

@@ -48,10 +48,10 @@ GRADIO_VERSION = "6.31.0"  # for a Space published from where Gradio is not inst
 # Failures on the way to the Hub: it refuses, the connection breaks (HTTPError), or a large file's upload fails.
 _FAILURES = (HTTPError, OSError, RuntimeError, ValueError)
 
-# Parts of the package that use does not need.
+# Parts of the package that are not needed to use a model.
 _NOT_FOR_USE = ("examples/", "training/", "hub/", "pretrained/stt_rendered/", "cli.py", "__main__.py")
 
-# Files that publishing writes. What an earlier commit left of them is removed: it belongs to another model.
+# Files that publishing writes. Those of an earlier commit are removed, because they belong to another model.
 _OURS = {
     "model": (
         *(*MODEL_CODE, "*.safetensors", SAFE_WEIGHTS_INDEX_NAME, "confusion.png"),

@@ -1,4 +1,4 @@
-"""Removal of what a run recorded and nobody else should read: tokens, command lines, folders of a machine."""
+"""Removal of private facts from the records of a run: tokens, command lines, folders of a machine."""
 
 import re
 from typing import Any
@@ -23,7 +23,7 @@ _FOLDERS = re.compile(
 def without_folders(text: str) -> str:
     """Cut the folders out of the absolute paths in a text: ``/home/jane/DFEW/a.csv`` becomes ``a.csv``.
 
-    A text that begins as a path is taken for one path, blanks and all.
+    A text that begins like a path is treated as one path, including its blanks.
     """
     if _WHOLE_PATH.match(text) and "\n" not in text:
         *folders, name = re.split(r"[\\/]+", text.rstrip("\\/"))

@@ -1,4 +1,4 @@
-"""The card of a model that `STTTrainer` trained outside of the protocol of a fold: it reports, and claims nothing."""
+"""The card of a model that was trained with `STTTrainer` but not by `run_fold`: it claims no result."""
 
 import json
 from pathlib import Path
@@ -40,10 +40,10 @@ An STT (Spatio-Temporal Transformer, arXiv 2205.04749) that classifies facial ex
 def write_trainer_card(trainer: STTTrainer, repo_id: str) -> Path:
     """Write the card of a trained model as README.md of the output folder.
 
-    A folder with results.json gets the card made of these, any other one that claims no result.
+    A folder with results.json gets the card that is generated from it; any other gets one that claims no result.
 
     Args:
-        trainer: Has trained, and saved its model in the output folder.
+        trainer: Trainer that has trained and saved its model in the output folder.
         repo_id: `user/name` on the Hub.
     """
     folder = Path(str(trainer.args.output_dir))

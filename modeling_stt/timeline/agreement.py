@@ -41,9 +41,9 @@ class Agreement:
     Args:
         scores: WAR, UAR, recalls and confusion matrix over the rows that are scored and labelled; an unsure row counts
             by its likeliest class.
-        commonest: The commonest of the labels.
-        commonest_war: WAR of always answering that, in [0, 1].
-        commonest_uar: UAR of it.
+        commonest: The most common of the labels.
+        commonest_war: WAR of the baseline that always answers `commonest`, in [0, 1].
+        commonest_uar: UAR of that baseline.
         calibration_error: Expected calibration error, in [0, 1].
         accuracy_at_coverage: Share of right answers when only the surest rows are answered, by their share.
         num_unsure: Rows among them that are unsure.

@@ -29,8 +29,8 @@ from .windows import Window
 SUFFIXES = (".mp4", ".mov", ".mkv")
 BROADCASTS = ("mpegts", "mpeg")  # FFmpeg's names of their containers
 
-# Times are written in these parts of a second: whole numbers of them make frames at 24, 25, 30 and 29.97 a second, and
-# MPEG-4 takes no finer ones. Matroska itself rounds to milliseconds.
+# Ticks per second of written times: frames at 24, 25, 29.97 and 30 fps last a whole number of ticks, and MPEG-4 takes
+# no finer ones. Matroska itself rounds to milliseconds.
 TICKS = 60_000
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 def write_annotated_video(video: str | PathLike, timeline: Timeline, output: str | PathLike) -> Iterator[Row]:
     """Give the rows of a video, and meanwhile write the video with boxes, persons and labels burnt into it.
 
-    It is written as the rows are taken, in constant memory, and is there when all have been: `for row in …`, or
+    It is written while the rows are taken, in constant memory, and is complete when all have been: `for row in …`, or
     `rows = list(…)`. A frame shows what the chart of `draw_timeline` shows at its time: the label, score and margin of
     the window around it, or the state. Frames keep their times to 1/60,000 s (in .mkv to 1/1,000 s) and stand upright;
     those that are damaged are missing, as in the rows. Odd widths and heights grow by a pixel. The picture
@@ -173,7 +173,7 @@ class _AnnotatedVideo:
         stream.height, stream.width, stream.pix_fmt = height + height % 2, width + width % 2, "yuv420p"
         coder = stream.codec_context
         coder.time_base = Fraction(1, TICKS)
-        # Said, or players guess by the size.
+        # Stated, because players would otherwise guess by the size.
         self.colorspace = Colorspace.ITU709 if height >= 720 else Colorspace.ITU601
         coder.colorspace = coder.color_primaries = coder.color_trc = 1 if height >= 720 else 6
         coder.color_range = ColorRange.MPEG
@@ -210,7 +210,7 @@ def _packets(
     offset = round(offset_s / tick) if tick else 0
     with suppress(av.error.FFmpegError):  # where the source breaks off, as the picture does
         for packet in source.demux(stream):
-            # What lies before 0 only readies the decoder, and would have Matroska put off all times.
+            # Packets before 0 only prime the decoder, and would make Matroska shift all times.
             if packet.dts is not None and packet.pts is not None and packet.pts >= offset:
                 packet.dts, packet.pts = packet.dts - offset, packet.pts - offset
                 packet.stream = target
@@ -261,7 +261,7 @@ def _words(row: Row) -> str:
 def _draw_words(
     draw: ImageDraw.ImageDraw, size: tuple[int, int], box: Sequence[float], words: str, color: str, font: "_Font"
 ) -> None:
-    """On a ground of the box's colour, above it or, at the frame's edge, within it."""
+    """Write on a background of the box's colour, above the box or, at the frame's edge, inside it."""
     _, _, width, height = (round(edge) for edge in draw.textbbox((0, 0), words, font=font))
     width, height = width + 6, height + 4
     left = max(0, min(round(box[0]), size[0] - width))

@@ -89,8 +89,8 @@ def explain(video: Source, timeline: Timeline, *, at_s: float | None = None, tra
         track: Id of the track; by default the largest face in that window.
 
     Raises:
-        ValueError: For an attention back-end that does not give its weights, or where nothing is scored at that time
-            or of that track; and as `timeline`.
+        ValueError: For an attention back-end that does not return its weights, or if nothing is scored at that time or
+            for that track; and as `timeline`.
     """
     refuse_hidden_attention(_stt_of(timeline).model)
     window = _find_window(timeline, video, at_s, track)
@@ -220,7 +220,7 @@ def _explain(
     grid = model.config.feature_grid(*pixels.shape[-2:])
     weights = attention_rollout(outputs, model.config.attention_order, len(pixels), grid[0] * grid[1])
     temporal = weights.sum(dim=1)
-    # A frame that is not attended to at all has no map of its own: an even one.
+    # A frame without any attention has no map of its own and gets an even one.
     spatial = torch.where(temporal[:, None] > 0, weights / temporal[:, None], 1 / weights.shape[1])
     scores = outputs.logits[0].float().softmax(dim=-1).tolist()
     return Explanation(
@@ -266,7 +266,7 @@ def attention_rollout(
 def _step_back(
     kind: str, token: torch.Tensor, frames: torch.Tensor, weights: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Through one attention, from its outputs to its inputs.
+    """Follow the weights back through one attention, from its outputs to its inputs.
 
     Args:
         kind: What its groups are: `"space"`, the frames; `"time"`, the positions; `"joint"`, all in one.

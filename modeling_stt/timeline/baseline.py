@@ -1,7 +1,7 @@
 """Scores relative to a person's own resting face.
 
-Some faces look sad or angry at rest, and a model calls them so all the time. What a person's resting face gets from
-the model is taken off: of a window's probabilities p and those of the resting face r, by class,
+Some faces look sad or angry at rest, and a model calls them so all the time. The model's answer for a person's resting
+face is therefore taken off. With a window's probabilities p and those of the resting face r, the scores are, by class,
 
     log p − log r + log t, brought to sum 1,
 
@@ -20,7 +20,7 @@ import numpy as np
 from .rows import Row, answered
 from .scorers import canonical_names
 
-LEAST = 1e-6  # probabilities below are taken for this, or one of them would decide everything
+LEAST = 1e-6  # smaller probabilities are raised to this; otherwise one of them would decide everything
 
 Companion = TypeVar("Companion")
 
@@ -36,9 +36,9 @@ def relative_to_rest(
 
     Args:
         rows: Of one video, each with whatever goes with it, as `Timeline.windows` gives them.
-        baseline: First and last second of the stretch in which everybody rests, the mean of whose log probabilities is
-            taken; or `"auto"` for the median of each track. Tracks without a scored window in the stretch keep their
-            scores, and a warning names them.
+        baseline: First and last second of a stretch in which everybody rests, over which log probabilities are
+            averaged; or `"auto"` for the median of each track. Tracks without a scored window in the stretch keep
+            their scores, and a warning names them.
         min_score: Answers whose highest probability is below this are "unsure".
 
     Yields:

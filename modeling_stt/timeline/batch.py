@@ -42,7 +42,7 @@ VIDEO_SUFFIXES = (
     *(".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".vob", ".gif"),
 )
 
-# Errors by which one bad video does not stop the others. Anything else is a fault of the program, and stops it.
+# Errors of a single bad video, which do not stop the others. Any other error is a bug and stops the program.
 VIDEO_ERRORS = (ValueError, OSError, RuntimeError, MemoryError, av.error.FFmpegError)
 
 # Processes wait for the slowest at the end. torch.distributed would give up after minutes.
@@ -84,7 +84,7 @@ class TableSummary:
 
 
 def find_videos(paths: Iterable[str | os.PathLike]) -> list[str]:
-    """List the videos that these paths mean: videos, addresses, folders of videos, and text files that list such.
+    """Expand paths into videos: paths of videos, addresses, folders of videos, and text files that list any of these.
 
     A list has one path or address a line, in UTF-8, UTF-16 or Windows-1252, in quotes or not; lines that begin with
     `#` are comments, unless there is such a file.
@@ -131,7 +131,7 @@ def _listed(content: bytes) -> list[str]:
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         lines = content.decode("utf-16").splitlines()
     else:
-        # Line by line, for names of files may be in any encoding; those that are not found so may be a Windows list's.
+        # Line by line, because file names may be in any encoding. Names that are not found may be in Windows-1252.
         lines = [_decode_name(line) for line in content.removeprefix(b"\xef\xbb\xbf").splitlines()]
     names = [line.strip() for line in lines if line.strip()]
     names = [name for name in names if not name.startswith("#") or Path(name).exists()]
@@ -155,13 +155,13 @@ def write_timelines(
 ) -> TableSummary:
     """Write the rows of many videos as one table: CSV, JSON Lines or Parquet, by the suffix of `output`.
 
-    Videos that the table has already are not read again, unless their file has changed since. Each video has a file of
-    its own in the folder `{output}.parts` until all are done, complete or not there: after an interruption the same
-    call resumes. Under `accelerate launch` each process takes its share of the videos; all see the same folder, and
-    the main one joins the parts. One bad video does not stop the rest: it goes to a table of errors beside, and is
-    tried again by the next call. A damaged one has its rows up to the damage in the table, and its reason in that of
-    errors. One that crashed its process twice (out of memory, a fault of the decoder) is an error, too, in the third
-    call.
+    Videos that the table has already are not read again, unless their file has changed since. Until all videos are
+    done, each has a file of its own in the folder `{output}.parts`, either complete or absent: after an interruption
+    the same call resumes. Under `accelerate launch` each process takes its share of the videos; all see the same
+    folder, and the main one joins the parts. A bad video does not stop the others: it goes to a separate table of
+    errors and is tried again by the next call. A damaged video has its rows up to the damage in the table, and its
+    reason in the table of errors. A video that crashed its process twice (out of memory, a fault of the decoder) is
+    recorded as an error by the third call.
 
     Args:
         paths: Videos as paths and addresses, see `find_videos`.
@@ -214,10 +214,10 @@ def write_segments(table: Path, class_names: Sequence[str], smooth_s: float = SM
 
 
 def _join_processes(timeline: Timeline) -> PartialState:
-    """Meet the other processes of `accelerate launch`, and take the GPU that is this one's.
+    """Join the other processes of `accelerate launch`, and move the model to this one's GPU.
 
-    Unless it is given `cpu`, accelerate takes a process on a machine without GPU for the only one: each would then
-    read all videos, and write over the others' parts.
+    Without `cpu=True`, accelerate treats each process on a machine without GPU as the only one: each would then read
+    all videos and overwrite the others' parts.
     """
     model = timeline.scorer.model if isinstance(timeline.scorer, ModelScorer) else None
     on_cpu = model is None or model.device.type == "cpu"
@@ -238,9 +238,9 @@ def _write_missing(
 ) -> int:
     """Read what the table has not, this process its share, and join all; return how many videos it had."""
     done = table.videos_done()
-    # A video that crashed its process comes last: should it do so again, it keeps no other video from its turn.
+    # Videos that crashed their process come last, so that another crash keeps no other video from being read.
     todo = sorted((video for video in videos if video not in done), key=table.num_deaths)
-    state.wait_for_everyone()  # nobody has begun: all see the same videos to be done
+    state.wait_for_everyone()  # before any process begins, so that all see the same videos to be done
     if state.is_main_process:
         table.begin()
     state.wait_for_everyone()
@@ -266,7 +266,7 @@ def _write_part(table: "_Table", read: ReadRows, video: str, bar: "_Progress") -
         reason = "Its name is not UTF-8, which Parquet cannot hold: write .csv or .jsonl, or rename it."
     elif table.num_deaths(video) < 2:
         num_rows, reason = _write_unfinished(table, read, video, bar)
-    # The error first: rows that are there are taken for all there is to know.
+    # The error is written first: once its rows exist, a video counts as done.
     if reason is not None:
         write_whole(error_file, to_json({"video": video, "reason": reason, "rows": num_rows}))
     else:
@@ -295,7 +295,7 @@ def _write_unfinished(table: "_Table", read: ReadRows, video: str, bar: "_Progre
             except VIDEO_ERRORS as error:
                 return num_rows, str(error) or type(error).__name__
     except BaseException:
-        path.unlink(missing_ok=True)  # it is interrupted; where it stays behind, the process crashed
+        path.unlink(missing_ok=True)  # an interruption removes it; a file that is left marks a crash
         raise
     return num_rows, None
 
@@ -345,7 +345,7 @@ class _Table:
         return done - self._changed(done)
 
     def begin(self) -> None:
-        """Note how the run before, if there was one, ended, and how the rows are made."""
+        """Record the crashes of the previous run, if any, and the settings of this one."""
         self.parts.mkdir(exist_ok=True)
         for file in self.parts.glob("*.unfinished"):
             first = file.with_suffix(".died")
@@ -367,8 +367,8 @@ class _Table:
     def join_parts(self, videos: Sequence[str]) -> None:
         """Add the parts to the tables of rows and errors, in the order of the videos, and remove them.
 
-        The stamps come last. Should this be interrupted before, the joined rows have older stamps than their parts,
-        and the parts take their place again.
+        The stamps are written last. If this is interrupted before, the joined rows have older stamps than their parts,
+        which then replace them again.
         """
         order = {self.part(video).stem: index for index, video in enumerate(videos)}
         files = sorted(self.parts.iterdir(), key=lambda f: (order.get(f.name.partition(".")[0], len(order)), f.name))

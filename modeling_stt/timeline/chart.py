@@ -1,6 +1,6 @@
 """The chart of a video's rows over time.
 
-Windows overlap, a picture of time must not: each window is drawn as the stretch that it stands for (see `segments`).
+Windows overlap, but a chart of time must not: each window is drawn as the stretch that it stands for (`segments`).
 So every row is drawn once, with its own scores, around the middle of its window, and what is drawn adds up to the time
 that the rows account for. Only if there are more windows than columns are neighbours averaged, and the chart says so.
 """
@@ -46,10 +46,10 @@ def draw_timeline(
     """Draw the rows of a video as a chart over time.
 
     There is a panel for each track, in the order in which they appear: the scores stacked to 1, below them the
-    segments, above them pictures of the face where rows have them (`Timeline(thumbnails=True)`). Whatever is not
-    scored is grey and says its state; time without rows stays white. Of more than eight tracks the longest are drawn.
-    More than 360 windows are drawn as columns of several: the mean of their scores, or the state that most of them
-    have; their segments are smoothed over three columns. The chart says either.
+    segments, above them pictures of the face if rows have them (`Timeline(thumbnails=True)`). Unscored time is grey
+    and labelled with its state; time without rows stays white. Of more than eight tracks the longest are drawn. More
+    than 360 windows are drawn as columns of several: the mean of their scores, or the state that most of them have;
+    their segments are smoothed over three columns. The chart states both reductions.
 
     Args:
         rows: Of one video, in any order.
@@ -159,7 +159,7 @@ class _Chart:
     ) -> None:
         self.colors, self.spans = class_colors(class_names), spans
         self.start_s, self.end_s = min(start for start, _ in spans.values()), max(end for _, end in spans.values())
-        self.end_s = max(self.end_s, self.start_s + 0.04)  # of one frame it may not be known how long it stays
+        self.end_s = max(self.end_s, self.start_s + 0.04)  # the duration of a single frame may be unknown
         self.thumbnail = THUMBNAIL if any(row.thumbnail is not None for row in rows) else 0.0
         self.num_panels = num_panels
         self.panel = self.thumbnail + SCORES + BAND
@@ -208,7 +208,7 @@ class _Chart:
         handles = [Patch(facecolor=color, label=literal(name)) for name, color in self.colors.items()]
         style: dict[str, Any] = {"facecolor": STATE_COLOR, "edgecolor": STATE_EDGE}
         handles += [Patch(hatch=STATE_HATCHES[state], label=state, **style) for state in states]
-        # On one line: the colour of a segment that is narrower than its word is found here.
+        # On one line. It identifies segments that are too narrow for their name.
         size = min(9.0, 9 * LEGEND_LETTERS / sum(len(name) + 6 for name in (*self.colors, *states)))
         self.page.figure.legend(
             handles=handles, loc="lower center", ncols=len(handles), frameon=False, fontsize=size, columnspacing=1.2

@@ -70,7 +70,7 @@ def write_crops(
     main_face: bool = False,
     clip_s: float | None = None,
 ) -> Iterator[tuple[str, list[FaceClip], str | None]]:
-    """Cut the faces of videos out, as clips to train on.
+    """Cut the faces of videos out as training clips.
 
     A video `DIR/happy/a.mp4` of a folder `DIR` becomes the folders `happy/a_1`, `happy/a_2`, … of `output`, one for
     each face: the layout that `clip_folder` of dataset_scripts reads. `crops.csv` lists where each comes from; videos
@@ -91,8 +91,8 @@ def write_crops(
         Each video when it is done, its clips, and why it could not be read, or not to its end.
 
     Raises:
-        ValueError: For numbers out of range; a folder that another convention was written to, or that another run is
-            writing; two videos that would be one clip; videos in folders beside others in none, whose clips
+        ValueError: For numbers out of range; a folder with clips of another convention, or that another run is
+            writing; two videos that would become one clip; some videos in class folders and some in none, whose clips
             `clip_folder` would refuse.
     """
     if not min_s >= 0 or not (detect_fps is None or detect_fps > 0):
@@ -116,7 +116,7 @@ def write_crops(
                 folder = place.with_name(f"{place.name}_{clip.name}")
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 if folder.exists():
-                    shutil.rmtree(folder)  # of a run that ended before it could note it
+                    shutil.rmtree(folder)  # left by a run that ended before recording it
                 clip.folder = clip.folder.rename(folder)
             write_whole(output / STAMPS, json.dumps(stamps | {video: stamp}))
             stamps[video] = stamp

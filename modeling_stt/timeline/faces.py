@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-# Where the five points of an upright frontal face lie in the square around it, from its left top corner, in units of
-# its side: the mean of left and right of the reference at 112 px that face recognition has in common (SphereFace,
-# ArcFace). Mirrored crops are then crops of mirrored faces.
+# Positions of the five landmarks of an upright frontal face in the square around it, from the top left corner, in
+# units of its side: the reference at 112 px that face recognition commonly uses (SphereFace, ArcFace), made symmetric,
+# so that mirrored crops are crops of mirrored faces.
 REFERENCE_POINTS = np.array([[0.343, 0.461], [0.657, 0.461], [0.5, 0.64], [0.37, 0.824], [0.63, 0.824]])
 
 
@@ -51,7 +51,7 @@ class Face:
 
 
 def place_between(before: Face, after: Face, share: float) -> Face:
-    """The face on the straight line from where it was (`share` 0) to where it will be (1)."""
+    """Interpolate a face linearly between where it was (`share` 0) and where it will be (1)."""
     box = tuple((1 - share) * start + share * end for start, end in zip(before.box, after.box, strict=True))
     marks = None
     if before.landmarks is not None and after.landmarks is not None:
@@ -72,20 +72,20 @@ class FaceDetector(Protocol):
 
 @dataclass(frozen=True)
 class FaceCrop:
-    """The one convention by which a face becomes a picture, for training and for use; kept in a model's configuration.
+    """The convention by which a face becomes a picture, in training and in use; a model's processor stores it.
 
-    It is our own: how the published data sets were cropped is not known exactly. Where landmarks are known and wanted,
+    It is our own: how the published data sets were cropped is not known exactly. If landmarks are known and wanted,
     the picture is turned, shifted and scaled (never sheared or mirrored) so that the five points come closest to
-    `REFERENCE_POINTS`; else it is the upright square on the centre of the face's box. Without margin both are about as
-    large as the box is high (aligned squares measured 0.94 to 1.07 of that, over six real videos). What lies beyond
-    the frame's edge is black.
+    `REFERENCE_POINTS`; otherwise it is the upright square around the centre of the face's box. Without margin, both
+    are about as large as the box is high (aligned squares measured 0.94 to 1.07 of that, in six real videos).
+    Everything beyond the frame's edge is black.
 
     Args:
-        margin: What is added on each side, as a share of the square's side. 0.1 keeps the chin of an open mouth.
-        align: Whether landmarks are used.
+        margin: Margin added on each side, as a share of the square's side. 0.1 keeps the chin of an open mouth.
+        align: Use landmarks.
         size: Side of the picture in pixels; what it shows does not depend on it. A model wants its `image_size`.
-        min_side: Faces whose box is smaller than this, in pixels of the frame, are too small to be read. 32: below,
-            the picture is enlarged threefold and more, and landmarks begin to stray (see `benchmarks/`).
+        min_side: Faces whose box is smaller than this, in pixels of the frame, are too small to be read. Below 32, the
+            picture is enlarged more than threefold, and landmarks become inaccurate (see `benchmarks/`).
 
     Raises:
         ValueError: For numbers out of range.
@@ -115,7 +115,7 @@ class FaceCrop:
         """
         if unknown := sorted(set(values) - {field.name for field in fields(cls)}):
             raise ValueError(
-                f"face_crop={values} has unknown keys {unknown}: a later release of this package made it?"
+                f"face_crop={values} has unknown keys {unknown}: was it made by a later release of this package?"
             )
         return cls(**values)
 
@@ -137,8 +137,8 @@ class FaceCrop:
         if self.align and face.landmarks is not None:
             points = face.landmarks @ (1, 1j)
             wanted = (REFERENCE_POINTS + self.margin) @ (1, 1j) * self.size / (1 + 2 * self.margin)
-            # Least squares in the picture, not in the frame: of points that fit badly, as in profile, the former makes
-            # too large a cut, the latter too small a one.
+            # Least squares in the picture, not in the frame: for points that fit badly, as in profile, the former cuts
+            # too large a square, the latter too small a one.
             centered = points - points.mean()
             turned = np.vdot(centered, wanted - wanted.mean())
             if abs(turned) > 0:
@@ -171,7 +171,7 @@ def _sample(frame: np.ndarray, step: complex, corner: complex, size: int) -> np.
     if top >= bottom or left >= right:
         return np.zeros((size, size, 3), np.uint8)
     pixels = torch.from_numpy(np.ascontiguousarray(frame[top:bottom, left:right])).permute(2, 0, 1)[None]
-    if shrinking > 1:  # to the picture's resolution first, lest fine detail turn into false patterns
+    if shrinking > 1:  # to the picture's resolution first, to avoid aliasing
         shrunk = [max(1, round((bottom - top) / shrinking)), max(1, round((right - left) / shrinking))]
         pixels = F.interpolate(pixels, size=shrunk, mode="bilinear", antialias=True)
     grid = np.stack([2 * (x - left) / (right - left) - 1, 2 * (y - top) / (bottom - top) - 1], axis=-1)

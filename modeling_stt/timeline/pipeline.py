@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SYNTHETIC = "trained on synthetic faces"
 
-FRAMES_AHEAD = 3  # decoded before they are asked for; of a large video each takes much memory
+FRAMES_AHEAD = 3  # decoded in advance; each frame of a large video takes much memory
 
 logger = logging.getLogger(__name__)
 
@@ -46,11 +46,11 @@ class Timeline:
         processor: The processor of a loaded model; needed, and only taken, with one.
         detector: Name or function for [`load_detector`], or a detector.
         detect_fps: Search only this many frames a second for faces. In the frames between, a face that was seen before
-            and after is taken to be on the straight line. By default every frame is searched.
+            and after is interpolated linearly. By default every frame is searched.
         tracker: Makes the tracker of a video.
         window_s: Seconds of a window.
         stride_s: Seconds from one window's start to the next's, at most `window_s`.
-        min_face_share: Least share of a window's frames that must have the face for it to be scored.
+        min_face_share: Smallest share of a window's frames that must have the face for it to be scored.
         batch_size: Windows that go through the model at once. Live sources don't wait for others.
         device: Where the model runs, such as `"cuda"`; by default a GPU if there is one, or where a loaded model is.
         dtype: Precision of a model to load, such as `"bfloat16"`; by default float32.
@@ -117,7 +117,7 @@ class Timeline:
             self.detector = load_detector(self.detector)
 
     def _check_numbers(self) -> None:
-        WindowCutter(self.window_s, self.stride_s)  # refuses what cannot be
+        WindowCutter(self.window_s, self.stride_s)  # refuses invalid values
         if not 0 < self.min_face_share <= 1 or self.batch_size < 1:
             raise ValueError(
                 f"min_face_share={self.min_face_share} must lie in (0, 1], batch_size={self.batch_size} be at least 1."
@@ -129,7 +129,7 @@ class Timeline:
         if self.labels not in ("own", "canonical"):
             raise ValueError(f"labels={self.labels!r} must be 'own' or 'canonical'.")
         if self.baseline not in (None, "auto") and not self.baseline[0] < self.baseline[1]:  # type: ignore[operator]
-            raise ValueError(f"baseline={self.baseline} must be 'auto', or two seconds (start, end) that grow.")
+            raise ValueError(f"baseline={self.baseline} must be 'auto', or seconds (start, end) with start < end.")
 
     @property
     def crop(self) -> FaceCrop:
@@ -138,7 +138,7 @@ class Timeline:
 
     @property
     def is_synthetic(self) -> bool:
-        """The model's folder says that it was trained on synthetic faces."""
+        """True if the model's folder says that it was trained on synthetic faces."""
         return trained_on_synthetic(self.scorer.name)
 
     def note(self) -> str:
@@ -194,15 +194,15 @@ class Timeline:
     ) -> Iterator[tuple[Row, Window]]:
         """Read a video from its frames to its rows, a window at a time; see `timeline` for arguments and errors.
 
-        Frames are decoded in one thread, faces found and followed in others, while the model scores the windows before
-        in this one. What is damaged is raised when everything before it has been given.
+        Frames are decoded in one thread, faces are found and followed in others, and the model scores earlier windows
+        in this one. Damage is raised after everything before it has been given.
 
         Args:
             video: See `timeline`, as for `live` and `stop`.
             name: Name of the video in its rows.
             live: See `timeline`.
             stop: See `timeline`.
-            score: Ask the model; without, rows have a state and nothing else.
+            score: Run the model; if false, rows have only a state.
         """
         name = name or (fspath(video) if isinstance(video, str | PathLike) else "frames")
         at_once = 1 if (is_live(video) if live is None else live) else self.batch_size

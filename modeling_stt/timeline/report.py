@@ -110,7 +110,7 @@ def write_index(
         path: File to write, in the folder of the reports.
         reports: The report of each video, by the video's name.
         rows: Rows of these videos.
-        note: What is said of all, such as `Timeline.note()`.
+        note: Note on all of them, such as `Timeline.note()`.
         smooth_s: See `segments`.
     """
     by_video: dict[str, list[Row]] = {video: [] for video in reports}

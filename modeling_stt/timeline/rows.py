@@ -1,4 +1,4 @@
-"""Rows: what is said of one window of one track, and rows as a data frame."""
+"""Rows: results for one window of one track, and rows as a data frame."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,13 +30,13 @@ class Row:
             early. `"no frames"`: the video has none in this time.
         label: Name of the class of the highest score; only in state "face".
         scores: A probability for each class by name; they sum to 1. Only in the states "face" and "unsure".
-        margin: Highest score less the second, in [0, 1]: how clear the answer is; as for `scores`.
+        margin: Highest score minus the second, in [0, 1]: how clear the answer is. In the same states as `scores`.
         box: Place of the face, the median of its boxes: left, top, right, bottom in pixels of the upright frame.
         face_share: Share of the window's frames that have the face, in [0, 1].
-        frames_dropped: Frames missing from the window: damaged ones, of live sources those that came faster than they
-            could be used, and of very fast videos those beyond `MAX_FRAMES` a window.
-        faces_left_out: Most faces of one of its frames that were not followed, because there were more than
-            `MAX_FACES`; the largest are followed.
+        frames_dropped: Frames missing from the window: damaged frames, frames of live sources that came faster than
+            they could be used, and in very fast videos frames beyond `MAX_FRAMES` per window.
+        faces_left_out: Largest number of faces in one of its frames that were not followed, because there were more
+            than `MAX_FACES`; the largest faces are followed.
         thumbnail: With `Timeline(thumbnails=True)`, the face's picture from the middle of the window, `(S, S, 3)`
             uint8 RGB, S that of the model's crop; None where no face can be cut out. Not a column of tables.
     """

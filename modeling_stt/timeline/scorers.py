@@ -29,8 +29,8 @@ FACE_CROP_FILE = (
 # Faces that go through a backbone or an image model at once, to bound its memory.
 FACES_AT_ONCE = 64
 
-# Pictures of a window that an image model judges: the first frames of STT's eight segments, so that half of them are
-# those of the window before where windows overlap by half.
+# Pictures of a window that an image model judges: the first frames of STT's eight segments, so that windows that
+# overlap by half share half of them.
 IMAGES_A_WINDOW = 8
 
 CANONICAL = (*DFEW_CLASSES, "contempt")
@@ -133,8 +133,8 @@ class STTScorer(ModelScorer):
         model: The classifier.
         processor: Its processor, which scales the crops.
         crop: How faces are cut out for it; by default as its processor says.
-        share_maps: Keep the backbone's map of a face for the next window that looks at it. Off to compare: the logits
-            are the same.
+        share_maps: Reuse the backbone's map of a face in the next window that contains it. Turn it off to compare: the
+            logits are the same.
 
     Raises:
         ValueError: For a processor that makes frames of another size than the model's.
@@ -290,11 +290,11 @@ def load_scorer(
 
     Raises:
         ModelError: As `load_model`.
-        ValueError: For a loaded model without processor, or a function without names, or either without need.
+        ValueError: For a loaded model without processor, a function without names, or either if not needed.
     """
     is_function = callable(model) and not isinstance(model, PreTrainedModel)
     if is_function != bool(class_names):
-        raise ValueError("class_names belong to a function as model, which needs them; models name their own classes.")
+        raise ValueError("class_names are for a function as model, which needs them; models name their own classes.")
     if is_function:
         return FunctionScorer(model, class_names, face_crop or FaceCrop())  # type: ignore[arg-type]
     if isinstance(model, PreTrainedModel):

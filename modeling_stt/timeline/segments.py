@@ -1,7 +1,7 @@
 """Segments: stretches of one track and one label, and what they add up to for each track.
 
-Windows overlap, time must not be counted twice: each window stands for the stretch from the middle of its overlap with
-the window before to the middle of its overlap with the next, the first and the last to their own ends.
+Windows overlap, but time must not be counted twice. Each window stands for the stretch from the middle of its overlap
+with the window before to the middle of its overlap with the next; the first and the last reach to their own ends.
 
 Smoothing. The answer of a window for segments is the class with the highest mean score over the windows of its track
 whose middles are within `smooth_s / 2` of its own; it is "unsure" if most of these are. States in which nothing is
@@ -29,7 +29,7 @@ class Segment:
         start_s: Begin in seconds.
         end_s: End in seconds.
         name: Label, "unsure", or the state in which nothing is scored.
-        is_label: The name is a label.
+        is_label: True if the name is a label.
         mean_score: Mean probability of the label over the segment's windows, in [0, 1]; None without a label.
         peak_s: Middle of the window with the label's highest probability, in seconds; None without a label.
     """

@@ -1,4 +1,4 @@
-"""Tables on disk: CSV, JSON Lines and Parquet, by their suffix; and which state of which files they were made of."""
+"""Tables on disk: CSV, JSON Lines and Parquet, by their suffix; and stamps of the files that they were made from."""
 
 import csv
 import json
@@ -73,7 +73,7 @@ def is_text(name: str) -> bool:
 
 
 def file_stamp(video: str) -> list[int] | None:
-    """Size in bytes and time of change in nanoseconds of a file, by which its replacement shows; None for others."""
+    """Size in bytes and time of change in nanoseconds of a file, to detect its replacement; None if not a file."""
     try:
         state = Path(video).stat()
     except (OSError, ValueError):

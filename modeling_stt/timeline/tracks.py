@@ -1,4 +1,4 @@
-"""Faces followed over time: who in this frame is who in the last one."""
+"""Tracking of faces: matches the faces of each frame with those of the frames before."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,8 +18,8 @@ try:
 except ImportError as error:
     raise ImportError(f"Following faces needs scipy: {INSTALL}") from error
 
-# A new shot is one whose thumbnail has changed by more than `CUT_CHANGE` of its contrast, and whose edges agree by
-# less than `CUT_EDGES` (their correlation), so that a flash or a fade is none. Measured in 13 real videos at 24 to
+# A frame begins a new shot if its thumbnail has changed by more than `CUT_CHANGE` of its contrast and the correlation
+# of its edges is below `CUT_EDGES`, so that a flash or a fade does not count. Measured in 13 real videos at 24 to
 # 30 fps: nine cuts change by 0.92 and more, the other 4,632 pairs of frames by 0.56 at most; 3,000 pairs of frames of
 # different videos change by 0.82 and more, and their edges agree by 0.32 at most.
 CUT_CHANGE = 0.7
@@ -35,8 +35,8 @@ LOOK_GATE = 0.45
 MAX_COST = 1.2
 
 VELOCITY_MEMORY_S = 0.15  # Single frames' boxes jitter.
-LOOK_MEMORY_S = 1.0  # Long: what passes in front of a face is not to be learnt as its look.
-MAX_COAST_S = 0.5  # Nobody is expected to move on unseen for longer.
+LOOK_MEMORY_S = 1.0  # Long, so that an object passing in front of a face is not learnt as its look.
+MAX_COAST_S = 0.5  # The motion of an unseen face is extrapolated for at most this long.
 
 
 @dataclass(eq=False)
@@ -68,13 +68,13 @@ class FaceTracker:
 
     Args:
         max_gap_s: Seconds that a face may be unseen before its track ends.
-        start_score: Least score of a face that begins a track. Less sure ones only continue one, so that a hand before
-            the face does not end a track, and a doubtful face starts none.
+        start_score: Lowest score of a face that begins a track. Faces with lower scores only continue a track: a hand
+            in front of a face does not end its track, and a doubtful face does not begin one.
 
     Attributes:
         ended: Ids that ended with the last update. Ids count from 1 and are never given twice; people who are first
             seen in the same frame are numbered from left to right.
-        is_cut: The last frame was the first of a new shot.
+        is_cut: True if the last frame was the first of a new shot.
     """
 
     def __init__(self, *, max_gap_s: float = 2.0, start_score: float = 0.8) -> None:
@@ -180,7 +180,7 @@ class Followed(NamedTuple):
 def follow_faces(searched: Iterable[Searched], tracker: FaceTracker) -> Iterator[Followed]:
     """Follow the faces that `find_faces` gives from frame to frame.
 
-    In frames that were not searched, a face that was seen before and after is taken to be on the straight line.
+    In frames that were not searched, a face that was seen before and after is interpolated linearly.
 
     Yields:
         Each frame with its faces by track.
@@ -206,14 +206,14 @@ def assign(cost: np.ndarray, alone: float) -> list[tuple[int, int]]:
     """Pair rows with columns, each at most once, at the least total cost.
 
     Args:
-        cost: `(N, M)` costs of pairs, at least 0; infinite for a pair that must not be.
-        alone: Cost of a row that gets no column.
+        cost: `(N, M)` costs of pairs, at least 0; infinite for forbidden pairs.
+        alone: Cost of a row without a column.
 
     Returns:
         Row and column of each pair, in the order of rows.
     """
     num_rows, num_columns = cost.shape
-    # Each row has a column of its own to stay alone with, which is always cheaper than what must not be.
+    # Each row gets a column of its own for staying alone, which is always cheaper than a forbidden pair.
     padded = np.full((num_rows, num_columns + num_rows), 2 * alone)
     padded[:, :num_columns] = np.minimum(cost, 2 * alone)
     padded[np.arange(num_rows), num_columns + np.arange(num_rows)] = alone
@@ -231,7 +231,7 @@ def _thumbnail(frame: np.ndarray) -> np.ndarray:
 def _differ(before: np.ndarray, after: np.ndarray) -> bool:
     """Return whether two thumbnails, one after the other, are of different shots."""
     contrast = max(np.abs(t - t.mean(axis=(1, 2), keepdims=True)).mean() for t in (before, after))
-    change = np.abs(after - before).mean() / (contrast + 0.02)  # noise in a black picture is no contrast
+    change = np.abs(after - before).mean() / (contrast + 0.02)  # noise in a black picture is not contrast
     first, second = (np.concatenate([edges.ravel() for edges in np.gradient(t.mean(axis=0))]) for t in (before, after))
     agreement = first @ second / (np.linalg.norm(first) * np.linalg.norm(second) + 1e-9)
     return bool(change > CUT_CHANGE and agreement < CUT_EDGES)

@@ -23,7 +23,7 @@ REMOTE_SCHEMES = ("http", "https")
 # Seconds of silence after which an address is given up.
 SILENCE_S = 15.0
 
-# Times that go back by less are those of a frame out of place, which is passed over; by more, of a clock begun anew.
+# A smaller step back in time means a misplaced frame, which is skipped; a larger one means that the clock restarted.
 CLOCK_RESTART_S = 1.0
 
 
@@ -51,7 +51,7 @@ class TimedFrame(NamedTuple):
 
 
 class DamagedVideoError(ValueError):
-    """A video ended otherwise than it should have. Raised after all of its frames that could be read were given."""
+    """A video is damaged or ended too early. Raised after all of its readable frames were given."""
 
 
 Source = str | PathLike | Iterable[tuple[float, np.ndarray]] | Iterable[TimedFrame]
@@ -67,7 +67,7 @@ def read_frames(source: Source, live: bool | None = None) -> Iterator[TimedFrame
         source: A file; an http(s) address of one, which is read as it is needed; a camera, `/dev/video0`; a live
             address such as `rtsp://…`, see `LIVE_SCHEMES`; or an iterable of `(time in seconds, frame)`, frames as
             `(H, W, 3)` uint8 RGB, times growing.
-        live: Whether frames come in at their own pace. Then a thread takes them in, and those that nobody came for in
+        live: True if frames arrive at their own pace. A thread then receives them, and frames that are not taken in
             time are dropped and counted (`drop_late`). By default, cameras and live addresses are live.
 
     Yields:
@@ -91,7 +91,7 @@ def read_frames(source: Source, live: bool | None = None) -> Iterator[TimedFrame
 class Footage:
     """The frames of a video, up to its end, its damage or a stop; what went wrong is raised by `finish`.
 
-    So the stages that take frames from it end as they do at any end, and give all that was seen first.
+    So the stages that take frames from it end normally, and first give all that was seen.
 
     Args:
         source: See `read_frames`, as for `live`.
@@ -142,7 +142,7 @@ class Footage:
         """Report what is missing from the frames, once all that was seen has been used.
 
         Raises:
-            DamagedVideoError: If the video ended otherwise than it should have.
+            DamagedVideoError: If the video is damaged or ended too early.
         """
         if self.num_dropped:
             logger.warning(
@@ -160,7 +160,7 @@ def is_live(source: Any) -> bool:
 
 @contextmanager
 def stop_on_interrupt(source: Any) -> Iterator[threading.Event]:
-    """An event that, for a live source, Ctrl-C sets instead of raising KeyboardInterrupt; the second one raises it."""
+    """Give an event that Ctrl-C sets for a live source, instead of KeyboardInterrupt; a second Ctrl-C raises that."""
     stop = threading.Event()
     if not is_live(source) or threading.current_thread() is not threading.main_thread():
         yield stop
@@ -179,7 +179,7 @@ def stop_on_interrupt(source: Any) -> Iterator[threading.Event]:
 
 
 def video_duration(source: Any) -> float:
-    """Seconds that a file says it has, without decoding; 0 where it doesn't say, for live sources and bad files."""
+    """Duration in seconds that a file's header states; 0 if it states none, for live sources and for bad files."""
     if not isinstance(source, str | PathLike) or is_live(source):
         return 0.0
     try:
@@ -200,11 +200,10 @@ def drop_late(frames: Iterator[TimedFrame], max_waiting: int = 8) -> Iterator[Ti
 def in_thread(
     items: Iterator[Item], max_waiting: int, merge: Callable[[Item, Item], Item] | None = None
 ) -> Iterator[Item]:
-    """Take in items in a thread, ahead of who asks for them.
+    """Prefetch items in a thread.
 
-    Where `max_waiting` wait to be asked for, the thread waits, too; or, given `merge`, the oldest goes, and what
-    `merge` makes of it and the one after takes the place of the latter. What `items` raises is raised here, after the
-    items before it. The thread ends with the iterator.
+    While `max_waiting` items are waiting, the thread waits, too; or, given `merge`, it merges the oldest item into the
+    one after it. Errors of `items` are raised here, after the items before them. The thread ends with the iterator.
     """
     waiting: deque[Item] = deque()
     ended: list[BaseException | None] = []
@@ -227,7 +226,7 @@ def in_thread(
                 hand_over(item)
                 if stopped.is_set():
                     return
-        except BaseException as raised:  # whatever it is: unheard in this thread, it would leave the other waiting
+        except BaseException as raised:  # any error: if it were lost in this thread, the other would wait forever
             error = raised
         with changed:
             ended.append(error)
@@ -343,8 +342,7 @@ class _Packets:
 
     Attributes:
         ends: Seconds at which each stream ends, by its index, as far as it was read.
-        longest_step: Two times of packets of the video, in its time base: the longest step between any two that came
-            after each other.
+        longest_step: Times of the two successive packets of the video that are farthest apart, in its time base.
         error: What stopped the reading, if it was not the end.
     """
 
@@ -379,7 +377,7 @@ class _Packets:
 
 
 class _Clock:
-    """Times of a stream's frames in seconds, as `VideoReader.frame_time` gives them, made to grow."""
+    """Times of a stream's frames in seconds, from `VideoReader.frame_time`, made strictly increasing."""
 
     def __init__(
         self, stream: av.VideoStream, time_of: Callable[[av.VideoFrame], float | None], from_zero: bool

@@ -50,7 +50,7 @@ class Window:
         sightings: The track's face in the window's frames, in time order.
         num_frames: Frames of the window, with the face or without.
         dropped: Frames that are missing from it, see `TimedFrame.dropped`.
-        left_out: Most faces of one frame that were not followed, because there were more than are.
+        left_out: Largest number of faces in one frame that were not followed, because there were too many.
     """
 
     start_s: float
@@ -89,22 +89,22 @@ class WindowCutter:
     """Cuts what is seen, frame by frame, into windows; keeps no more than the longest window's frames.
 
     Windows begin every `stride_s` from the first frame on, for all tracks alike. A window includes the frame at its
-    very end: a regular video's windows of 2 s then have 51 frames at 25 fps, whose sampled frames, and so their
-    backbone maps, coincide where windows overlap. With 50 frames half of them would miss each other by one.
+    very end: at 25 fps, windows of 2 s then have 51 frames, and overlapping windows sample the same frames and share
+    their backbone maps. With 50 frames, half of the sampled frames would differ by one.
 
     Args:
         length_s: Seconds of a window.
         stride_s: Seconds from one window's start to the next's; at most `length_s`, so that no second is left out.
 
     Raises:
-        ValueError: For a length that is not positive, or a stride that is not, or is longer.
+        ValueError: For a length or stride that is not positive, and for a stride longer than the length.
     """
 
     def __init__(self, length_s: float, stride_s: float) -> None:
         if not 0 < stride_s <= length_s < np.inf:
             raise ValueError(
-                f"Windows of {length_s} s every {stride_s} s cannot be cut: expected 0 < stride ≤ length, or seconds "
-                "of the video would be in no window."
+                f"Windows of {length_s} s every {stride_s} s cannot be cut: expected 0 < stride ≤ length, otherwise "
+                "parts of the video would be in no window."
             )
         self.length_s, self.stride_s = length_s, stride_s
         self._frames: deque[tuple[float, int, int]] = deque()  # time, frames dropped, faces left out

@@ -22,7 +22,7 @@ class STTTrainingArguments(TrainingArguments):
 
     Args:
         compact_weight: λ of the compact softmax cross entropy (0.1 is ours); 0 is plain cross entropy.
-        compact_loss: Its term, of which there are several readings: see `modeling_stt.training.losses`.
+        compact_loss: Reading of its term; `modeling_stt.training.losses` describes them.
         class_weighting: Weights of the classes in the loss, `"none"`, `"inverse_sqrt"` or `"inverse"` of their number
             of clips, with mean 1 over the training set.
         class_balanced_sampler: Draw every class equally often instead.
@@ -33,8 +33,8 @@ class STTTrainingArguments(TrainingArguments):
             batch is split. For pretrained backbones.
         freeze_backbone: Leave the frame encoder as it is, batch norms' running statistics included, and train what
             follows. For pretrained encoders.
-        backbone_learning_rate: Learning rate of the frame encoder, where it is not that of the rest. Schedules scale
-            both alike.
+        backbone_learning_rate: Learning rate of the frame encoder if it differs from that of the rest. Schedules scale
+            both in the same way.
         lr_decay_epochs: Number of epochs after which the learning rate is multiplied by `lr_decay_factor`, again and
             again; 0 for never. Applies to `lr_scheduler_type="constant"`, the default; other types are transformers'
             own.
@@ -61,7 +61,7 @@ class STTTrainingArguments(TrainingArguments):
     )
     batch_norm: Literal["batch", "sync", "frozen"] = field(
         default="batch",
-        metadata={"help": "Batch norms use their process's statistics, those of all processes, or the running ones."},
+        metadata={"help": "Statistics of batch norms: the process's batch, all processes, or the running statistics."},
     )
     freeze_backbone: bool = field(
         default=False, metadata={"help": "Leave the frame encoder as it is, and train what follows."}
@@ -104,7 +104,7 @@ class STTTrainingArguments(TrainingArguments):
         if self.bf16:
             warn_of_slow_bfloat16(self.device.type)
         if self.device.type == "cpu":
-            self.dataloader_pin_memory = False  # torch would warn that there is nothing to pin it for
+            self.dataloader_pin_memory = False  # avoids torch's warning that no accelerator is found
         self._check_ranges()
         if self.class_balanced_sampler and self.class_weighting != "none":
             raise ValueError(
@@ -118,7 +118,7 @@ class STTTrainingArguments(TrainingArguments):
             )
         if not self.average_tokens_across_devices:
             raise ValueError(
-                "average_tokens_across_devices=False would weigh clips by the process that they fall to: leave it on."
+                "average_tokens_across_devices=False would weight clips differently in each process: leave it on."
             )
         if self.train_sampling_strategy != "random":
             raise ValueError(
@@ -138,8 +138,8 @@ class STTTrainingArguments(TrainingArguments):
             )
         if self.backbone_learning_rate is not None and (self.backbone_learning_rate < 0 or self.freeze_backbone):
             raise ValueError(
-                f"backbone_learning_rate={self.backbone_learning_rate} must be at least 0, and goes without "
-                "freeze_backbone."
+                f"backbone_learning_rate={self.backbone_learning_rate} must be at least 0, and cannot be combined "
+                "with freeze_backbone."
             )
         for name, choices in {
             "compact_loss": COMPACT_LOSSES,

@@ -83,8 +83,8 @@ def load_backbone_weights(model: nn.Module, source: str | os.PathLike) -> Backbo
     if missing or unlike or beyond:
         raise ValueError(
             f"{source} does not fit the backbone, nothing was loaded. Missing: {_first(missing)}. Other shapes: "
-            f"{_first(unlike)}. Without a place: {_first(beyond)}. The file has: {_first(list(found))}. Expected is a "
-            "ResNet-18 by torchvision's key names, or what the model's configuration makes of it."
+            f"{_first(unlike)}. Without a place: {_first(beyond)}. The file has: {_first(list(found))}. Expected a "
+            "ResNet-18 with torchvision's key names, in the widths and depths of the model's configuration."
         )
     used = tuple(key for key in wanted if key in found)
     backbone.load_state_dict({key: found[key] for key in used}, strict=False)

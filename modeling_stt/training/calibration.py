@@ -1,7 +1,7 @@
-"""Calibration: a temperature, a threshold for answers to rely on, and how right the model is when it is sure.
+"""Calibration: a temperature, a threshold for reliable answers, and the accuracy of confident answers.
 
 A network's probabilities are usually too high. Dividing all logits by one temperature, fitted on validation clips,
-mends most of that and changes no answer (Guo et al. 2017, arXiv 1706.04599).
+corrects most of that and changes no answer (Guo et al. 2017, arXiv 1706.04599).
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ NUM_BINS = 15  # of the expected calibration error, as in Guo et al.
 COVERAGES = (1.0, 0.9, 0.8, 0.5)  # shares of clips answered: all, less the least sure tenth, fifth, half
 LEAST_CLIPS = 30  # fewer validation clips decide neither a temperature nor an epoch
 RELIABLE = 0.9  # accuracy that answers at or above the threshold have on validation
-LEAST_ANSWERED = 10  # validation clips at or above the threshold; fewer are right by chance
+LEAST_ANSWERED = 10  # validation clips at or above the threshold; fewer may all be right by chance
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def calibrate(logits: np.ndarray, labels: np.ndarray) -> Calibration | None:
 
 
 def reset_calibration(config: STTConfig) -> None:
-    """Forget temperature and threshold: they were fitted to other weights than those that training will end with."""
+    """Reset temperature and threshold, which were fitted to the weights before training."""
     config.temperature, config.min_score = 1.0, None
 
 
@@ -96,7 +96,7 @@ def choose_min_score(
         The threshold in [0, 1], one of the clips' highest probabilities; None where no threshold reaches `accuracy`.
     """
     confidence, right = _confidence(probabilities, labels)
-    for threshold in np.unique(confidence):  # ascending, so the first that will do leaves out the fewest
+    for threshold in np.unique(confidence):  # ascending: the first that suffices leaves out the fewest clips
         answered = confidence >= threshold
         if answered.sum() < least_answered:
             return None

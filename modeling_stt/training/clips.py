@@ -24,7 +24,7 @@ class ClipDraw(NamedTuple):
     Args:
         row: Index of the clip's row.
         seed: Seeds everything random about this clip, this time.
-        counted: Whether the clip counts. One that does not only fills up a batch, and gets the ignored label.
+        counted: False for padding, which only fills up a batch and gets the ignored label.
     """
 
     row: int
@@ -69,9 +69,9 @@ class ClipPhotometry:
                 raise ValueError(f"{name}={probability} is the probability of a change: expected a number in [0, 1].")
 
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
-        """Change a clip `(T, 3, H, W)` uint8, by torch's random state; the result is alike."""
+        """Change a clip `(T, 3, H, W)` uint8 by torch's random state; the result has the same shape and type."""
         for name, probability in asdict(self).items():
-            # Drawn also where the change is off or on for sure: another probability leaves the other changes alone.
+            # Drawn even if the change is off or certain, so that its probability does not affect the other changes.
             if torch.rand(()) < probability:
                 frames = getattr(self, f"_change_{name}")(frames)
         return frames
@@ -173,14 +173,14 @@ class ClipDataset(Dataset):
         rows: A `datasets.Dataset` or a list of mappings with the columns `clip_id`, `label` (class index or name) and
             either `frames` (image files in time order) or `video` (path, or `{"path", "bytes"}`).
         processor: Samples, resizes and rescales.
-        augment: For training: frames are drawn at random within their segments, then the augmentation takes the place
-            of the processor's resizing. None, for testing: the segments' centres, resized.
-        seed: Of draws that come by plain index, and of shuffled frames.
+        augment: Augmentation for training: frames are drawn at random within their segments, and the augmentation
+            replaces the processor's resizing. None for testing: the segments' centres are taken and resized.
+        seed: Seed of items requested by plain index, and of shuffled frames.
         labels: Class names in the model's order; the rows' labels are brought into it by name. None keeps the rows'
             own.
         votes: Make an item's `labels` the distribution `(K,)` float32 of the annotators' votes, in column `votes`: K
             numbers in the order of the rows' class names.
-        frame_order: Order of the sampled frames of every clip, to see what a model makes of time: `"true"`,
+        frame_order: Order of the sampled frames of every clip, to test a model's use of time: `"true"`,
             `"shuffled"`, `"reversed"`, or `"repeated"` for the middle one in all places.
 
     Raises:

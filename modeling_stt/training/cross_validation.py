@@ -141,8 +141,8 @@ def summarize_folds(results: Mapping[int, Mapping[str, Any]], folds: Sequence[in
         [`CrossValidation`], its folds in order of their numbers.
 
     Raises:
-        ValueError: Without any fold, for a fold that the set doesn't have, and for folds that were not run alike: with
-            other options, data, versions or code, the same test clips twice, or clips that came or went in between.
+        ValueError: Without any fold, for a fold that the set doesn't have, and for folds that don't belong together:
+            run with different options, data, versions or code, tested on the same clips, or cut from different clips.
     """
     if not results:
         raise ValueError(f"None of the folds {list(folds)} is finished: there is nothing to summarise.")

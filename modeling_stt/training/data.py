@@ -82,7 +82,7 @@ def describe_verification(comparable: bool | None, checks: Iterable[Any]) -> dic
     """Summarise the verification of a copy of the data for results.json, and warn of what failed.
 
     Args:
-        comparable: Whether scores on it can be compared with papers; None where nothing is published.
+        comparable: True if scores on it can be compared with papers; None if nothing is published.
         checks: The checks made, with `name`, `outcome` and `text`.
     """
     made = list(checks)

@@ -1,7 +1,7 @@
 """Pre-training of the backbone on single frames whose expression and action units are known.
 
-A clip's label says nothing about its single frames, and most frames of a clip look alike: a network learns more from
-one frame of each of many clips, if what the frame shows is known. Rendered faces know it.
+A clip's label says nothing about its single frames, and most frames of a clip look alike. A network learns more from
+single frames of many clips, if the expression of each frame is known. For rendered faces it is.
 """
 
 import logging
@@ -51,7 +51,7 @@ class FrameRecipe:
 
     Args:
         epochs: Passes over all frames.
-        batch_size: Frames a step, a multiple of 8: as many frames share a draw of the augmentation.
+        batch_size: Frames per step, a multiple of 8: every 8 frames share one draw of the augmentation.
         learning_rate: Highest rate of AdamW, after a warm-up; it falls to zero as a cosine.
         weight_decay: AdamW's.
         unit_weight: Weight of the action units' loss beside the classes'.
@@ -126,7 +126,7 @@ class FrameModel(nn.Module):
 
     def __init__(self, config: STTConfig, num_classes: int, num_units: int) -> None:
         super().__init__()
-        # The backbone of a whole model, so that it starts as the model says.
+        # Taken from a whole model, so that its weights are initialised as there.
         self.backbone: STTBackbone = STTForVideoClassification(config).stt.backbone
         self.num_classes = num_classes
         self.head = nn.Linear(config.backbone_widths[-1], num_classes + num_units)
@@ -203,7 +203,7 @@ def _train_epoch(
     epoch: int,
     device: torch.device,
 ) -> float:
-    """One pass over the frames in random order; the mean loss."""
+    """Train for one pass over the frames in random order; return the mean loss."""
     model.train()
     random = np.random.default_rng([recipe.seed, epoch])
     mean, deviation = frames.units.mean(0).to(device), frames.units.std(0).to(device) + 0.02

@@ -52,7 +52,7 @@ RECIPE_FIELDS = (
     "data_seed",
 )
 
-# How the clips of a step are cut up: their product decides, and how they are cut for moving batch norms only.
+# How the clips of a step are split. Only the product decides the outcome, unless batch norms use batch statistics.
 CUTTING = ("per_device_train_batch_size", "gradient_accumulation_steps", "num_processes")
 
 
@@ -132,7 +132,7 @@ def checkpoint_to_resume(args: STTTrainingArguments, run: dict[str, Any]) -> str
             "checkpoint in the folder of a run."
         )
     before, now = json.loads(started.read_text(encoding="utf-8")), json.loads(json.dumps(run))
-    for name in CUTTING:  # which may change, so long as as many clips make a step
+    for name in CUTTING:  # these may change if the number of clips per step stays the same
         before["recipe"].pop(name), now["recipe"].pop(name)
     if differing := differences(before, now):
         raise ValueError(

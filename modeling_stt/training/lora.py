@@ -16,7 +16,7 @@ ADAPTER_FOLDER = "adapter"  # in the output folder of a run
 
 
 def add_lora(model: STTForVideoClassification, rank: int, alpha: float | None = None) -> None:
-    """Freeze the frame encoder and put adapters beside its linear layers, which then are all that is trained of it.
+    """Freeze the frame encoder and add adapters to its linear layers; only these are then trained.
 
     Args:
         model: Changed in place.
@@ -31,8 +31,8 @@ def add_lora(model: STTForVideoClassification, rank: int, alpha: float | None = 
     backbone = model.stt.backbone
     if rank < 1 or not any(isinstance(module, nn.Linear) for module in backbone.modules()):
         raise ValueError(
-            f"lora_rank={rank} needs to be at least 1, and a frame encoder with linear layers: a transformer, by "
-            "backbone_config. ResNet-18 has none."
+            f"lora_rank={rank} must be at least 1, and needs a frame encoder with linear layers: choose a transformer "
+            "with backbone_config. ResNet-18 has none."
         )
     config = peft.LoraConfig(r=rank, lora_alpha=4 * rank if alpha is None else alpha, target_modules="all-linear")
     peft.inject_adapter_in_model(config, backbone.encoder)

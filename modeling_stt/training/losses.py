@@ -1,7 +1,7 @@
 """Losses of training: readings of the compact softmax cross entropy, and weights against class imbalance.
 
-The paper's formula is not public. Its abstract asks of the loss "the minimum intra-class distance and the maximum
-inter-class distance" of the features. Here it is cross entropy plus a compact term C, of which there are several
+The paper's formula is not public. Its abstract asks for "the minimum intra-class distance and the maximum inter-class
+distance" of the features. Here it is cross entropy plus a compact term C, of which there are several
 readings, all ours. With f_i the feature of clip i and y_i its class:
 
     L_i  = CE_i + λ · C_i(y_i)
@@ -10,14 +10,14 @@ readings, all ours. With f_i the feature of clip i and y_i its class:
 It is a sum over clips, so a batch split into micro-batches or over processes gives the same loss and gradients as the
 whole one, if all parts divide by the same `num_items`. For that reason the class weights c are not normalised either
 (torch's `cross_entropy` divides by their sum in the batch, which differs from part to part): give weights whose mean
-over the training set is 1, as `class_weights` does. Soft labels t_i, the votes' distribution, take the expectation
-Σ_k t_ik · c_k · L_ik over what clip i would cost were k its label.
+over the training set is 1, as `class_weights` does. For soft labels t_i, the votes' distribution, the loss is the
+expectation Σ_k t_ik · c_k · L_ik, where L_ik is the loss of clip i if its label is k.
 
 The terms, with s_ik = cos(f_i, w_k) for the classifier's rows w, u_ik = cos(f_i, m_k) for class means m:
 
-- `"rows"`: 1 − s_iy + mean_{k≠y} max(0, s_ik). Pulls to the own row, and off the others up to a right angle.
-- `"simplex"`: 1 − s_iy + mean_{k≠y} max(0, s_ik + 1/(K−1)). Off the others up to the angle at which K directions are
-  farthest apart.
+- `"rows"`: 1 − s_iy + mean_{k≠y} max(0, s_ik). Pulls to the own row, and pushes off the others up to a right angle.
+- `"simplex"`: 1 − s_iy + mean_{k≠y} max(0, s_ik + 1/(K−1)). Pushes off the others up to the angle at which K
+  directions are farthest apart.
 - `"batch_means"`: 1 − u_iy + mean_{k≠y} (1 + u_ik), the centre and island losses on the unit sphere, with the means of
   the last step that had the class. Means of the step itself are only known when all its micro-batches have passed, so
   with them a batch split by accumulation would not give the same gradients.
@@ -45,9 +45,9 @@ SCALE, MARGIN = 16.0, 0.35  # of cosines in the term "margin"
 class ClassMeans:
     """Means of features and predictions of each class, over the steps so far.
 
-    They are constants of a step: each clip is compared with the means before it, and all clips of the step, in
-    whatever micro-batch or process, move them together at its end. A class has no mean, and costs nothing, until a
-    step had a clip of it.
+    They are constant within a step: each clip is compared with the means before the step, and all its clips, in any
+    micro-batch or process, move them together at its end. A class has no mean, and adds no cost, until a step has
+    contained a clip of it.
 
     Args:
         num_classes: Number K of classes.
@@ -95,7 +95,7 @@ class ClassMeans:
         return {name: getattr(self, name).contiguous() for name in ("features", "predictions", "known")}
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Go back to means that were saved."""
+        """Restore means that were saved."""
         for name in ("features", "predictions", "known"):
             setattr(self, name, state[name])
 
@@ -124,10 +124,10 @@ def compact_softmax_cross_entropy(
         compact_weight: λ, at least 0; 0 is plain cross entropy.
         compact_loss: The compact term, a key of `COMPACT_LOSSES`.
         class_means: Means of the classes, for the terms that need them.
-        label_smoothing: Share of the target that is spread evenly over all classes, in [0, 1]; of the cross entropy.
+        label_smoothing: Share of the cross entropy's target that is spread evenly over all classes, in [0, 1].
         class_weight: `(K,)` weights c against class imbalance. None weighs all clips alike.
-        num_items: Divisor of the sum: the labels in the whole batch, of which this may be a part. None for the labels
-            given here that are not ignored.
+        num_items: Divisor of the sum: the number of labels in the whole batch, of which this may be a micro-batch.
+            None for the number of labels given here that are not ignored.
         ignore_index: Label of clips that don't count; of soft labels, the value of their rows.
 
     Returns:

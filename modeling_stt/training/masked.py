@@ -1,4 +1,4 @@
-"""Pre-training of a frame encoder without labels: hidden patches of clips are to be reconstructed in pixels.
+"""Pre-training of a frame encoder without labels: the model reconstructs the pixels of hidden patches of clips.
 
 The same patches are hidden in all frames of a clip (tubes, as in VideoMAE), so that no frame shows what another hides.
 Encoder and loss are those of transformers' masked image models (SimMIM: mean absolute error of the hidden pixels).
@@ -57,7 +57,7 @@ class TubeClips(Dataset):
         self.num_hidden = round(share * num_patches)
         if not 0 < self.num_hidden < num_patches:
             raise ValueError(
-                f"share={share} hides {self.num_hidden} of {num_patches} patches: hide some, and show some."
+                f"share={share} hides {self.num_hidden} of {num_patches} patches: expected some, but not all."
             )
 
     def __len__(self) -> int:
@@ -79,8 +79,8 @@ def collate_tubes(items: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.T
 class MaskedTrainer(Trainer):
     """transformers' Trainer on [`TubeClips`], drawn by a [`ClipSampler`].
 
-    All clips hide the same number of patches, so the mean of the parts of a batch is that of the whole; the Trainer
-    divides by the accumulation steps, as the model's loss is a mean.
+    All clips hide the same number of patches, so the mean over micro-batches is the mean over the batch. The Trainer
+    divides by the number of accumulation steps, because the model's loss is a mean.
     """
 
     loss_is_scaled_for_ga = False

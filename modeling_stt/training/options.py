@@ -94,7 +94,7 @@ class RunArguments:
         default="validation",
         metadata={"help": "How the epoch is chosen: " + "; ".join(f"{k}: {v}" for k, v in SELECTIONS.items())},
     )
-    select_by: str = field(default="war", metadata={"help": "Score that the chosen epoch is best in: war or uar."})
+    select_by: str = field(default="war", metadata={"help": "Score by which the epoch is chosen: war or uar."})
     validation_fraction: float = field(
         default=0.1, metadata={"help": "Share of the training fold cut for validation."}
     )

@@ -26,7 +26,7 @@ from .weights import hash_weights, read_weights
 
 logger = logging.getLogger(__name__)
 
-# How the epoch is chosen whose model is scored on the test fold, as every output says it.
+# How the epoch is chosen whose model is evaluated on the test fold, in the words of every output.
 SELECTIONS = {
     "validation": "best epoch on a validation set cut from the training fold",
     "last": "last epoch, on the whole training fold",
@@ -66,7 +66,7 @@ class FoldProtocol:
 
     Args:
         selection: How the epoch is chosen, a key of `SELECTIONS`.
-        select_by: Score that the chosen epoch is best in, `"war"` or `"uar"`; the first of equals.
+        select_by: Score by which the epoch is chosen, `"war"` or `"uar"`; of equally good epochs, the first.
         validation_fraction: Share of each class of the training fold cut for validation, see `split_validation`. Not
             used where the rows come with validation clips.
         soft_labels: Train on the distribution of the annotators' votes, in the column `votes` of the training rows.
@@ -232,7 +232,7 @@ def run_fold(
     merge_lora(model)  # so that what is scored is what is saved
     results = run | {"verification": verification, **_selected_and_last_epoch(trainer, protocol.selection)}
     results |= _score_selected(trainer, folds, protocol)
-    # Of a resumed run only the last part's time is known.
+    # For a resumed run, only the time of its last part is known.
     results["train_seconds"] = None if checkpoint else round(trained.metrics["train_runtime"], 1)
     results["history"] = _history(trainer)
     _save(trainer, results)
@@ -256,13 +256,13 @@ def _make_trainer(
 
 
 def _announce(run: dict[str, Any], folds: dict[str, Dataset]) -> None:
-    """Log how much is trained, and a warning of few validation clips."""
+    """Log the number of trained parameters, and warn of too few validation clips."""
     trained, parameters = run["num_trained_parameters"], run["model"]["num_parameters"]
     logger.info("Training %s of %s parameters.", f"{trained:,}", f"{parameters:,}")
     if "validation" in folds and len(folds["validation"]) < LEAST_CLIPS:
         logger.warning(
-            "Validation has %d clips: they hardly decide which epoch is best, and are too few to calibrate on "
-            "(at least %d). Give more clips, a larger --validation_fraction, or --selection last.",
+            "Validation has %d clips, too few to choose an epoch reliably or to calibrate on (at least %d). Give more "
+            "clips, a larger --validation_fraction, or --selection last.",
             len(folds["validation"]),
             LEAST_CLIPS,
         )
@@ -271,8 +271,8 @@ def _announce(run: dict[str, Any], folds: dict[str, Dataset]) -> None:
 def _score_selected(trainer: STTTrainer, folds: dict[str, Dataset], protocol: FoldProtocol) -> dict[str, Any]:
     """Calibrate the selected model on validation, then score it on the test fold.
 
-    Logits, and the loss with them, are scored as training left them; the temperature, which changes no answer, is set
-    at the end. Only clips set apart for validation are calibrated on: the test fold would flatter, training clips too.
+    The scores and the loss are those of the uncalibrated logits; the temperature, which changes no answer, is set at
+    the end. Only held-out validation clips are used for calibration: test or training clips would make it optimistic.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
     classes, processor = model.config.class_names, _processor_of(trainer)
@@ -296,7 +296,7 @@ def _processor_of(trainer: STTTrainer) -> STTVideoProcessor:
 
 
 def audit_time(trainer: STTTrainer, rows: Dataset) -> dict[str, dict[str, Any]]:
-    """Score a model with the sampled frames of every clip in other orders, to see what it makes of time.
+    """Score a model with the sampled frames of every clip in other orders, to test its use of time.
 
     Args:
         trainer: Holds the model and its processor.
@@ -317,7 +317,7 @@ def audit_time(trainer: STTTrainer, rows: Dataset) -> dict[str, dict[str, Any]]:
 
 
 def _save(trainer: STTTrainer, results: dict[str, Any]) -> None:
-    """Write the model, then its results with the hash of the weights that they are of."""
+    """Write the model, then its results with the hash of its weights."""
     folder = Path(str(trainer.args.output_dir))
     trainer.save_model(str(folder))
     if trainer.is_world_process_zero():
@@ -335,7 +335,7 @@ def test_scores(prediction: PredictionOutput, classes: Sequence[str]) -> dict[st
 
 
 def _history(trainer: STTTrainer) -> list[dict[str, Any]]:
-    """The log, less timings, and less the summary at its end, which after an interruption covers a part only."""
+    """The log without timings and without its final summary, which covers only the last part of a resumed run."""
     return [_without_speed(entry) for entry in trainer.state.log_history if "train_runtime" not in entry]
 
 
@@ -362,5 +362,5 @@ def _selected_and_last_epoch(trainer: STTTrainer, selection: str) -> dict[str, A
 
 
 def _without_speed(entry: dict[str, Any]) -> dict[str, Any]:
-    """A log entry less its timings, which differ from run to run."""
+    """A log entry without its timings, which differ from run to run."""
     return {key: value for key, value in entry.items() if not key.endswith(("_runtime", "_per_second"))}

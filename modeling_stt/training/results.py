@@ -9,7 +9,7 @@ from typing import Any
 from .environment import CODE_FACTS
 
 RESULTS_FILE = "results.json"
-RUN_FILE = "run.json"  # what a run was started with; an interrupted run is resumed only with the same
+RUN_FILE = "run.json"  # the settings of a run; an interrupted run is resumed only with the same ones
 
 
 def write_results(path: str | os.PathLike, results: dict[str, Any]) -> Path:

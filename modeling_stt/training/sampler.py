@@ -53,7 +53,7 @@ class ClipSampler(Sampler[ClipDraw]):
 
     def _balanced_order(self, rng: np.random.Generator) -> np.ndarray:
         classes = rng.permutation(np.unique(self.label_ids))
-        # Shares differ by one at most; who gets more is drawn anew in each epoch.
+        # Shares differ by at most one; the classes that get more are drawn anew in each epoch.
         shares = np.diff(np.arange(len(classes) + 1) * len(self.label_ids) // len(classes))
         drawn = [
             self._cycle(np.flatnonzero(self.label_ids == c), n, rng) for c, n in zip(classes, shares, strict=True)
@@ -68,7 +68,7 @@ class ClipSampler(Sampler[ClipDraw]):
 
 
 class SamplerEpoch(TrainerCallback):
-    """Sets the sampler's epoch; transformers does not in several processes that are resumed within an epoch."""
+    """Sets the sampler's epoch, which transformers omits when several processes resume within an epoch."""
 
     def __init__(self, sampler: ClipSampler) -> None:
         self.sampler = sampler

@@ -59,7 +59,7 @@ def _model_on_encoder(
 ) -> tuple[STTForVideoClassification, STTVideoProcessor]:
     """Make a new model on a pretrained frame encoder, with a processor of the encoder's size, mean and spread."""
     if run.backbone_weights is not None or run.do_normalize:
-        raise SystemExit("--backbone brings its own: leave out --backbone_weights and --do_normalize.")
+        raise SystemExit("--backbone has its own weights: leave out --backbone_weights and --do_normalize.")
     assert run.backbone is not None
     sampling: dict[str, Any] = {"frames_per_segment": run.frames_per_segment}
     if "image_size" in settings:
@@ -78,7 +78,7 @@ def _model_on_encoder(
 def _trained_model(run: RunArguments, classes: Sequence[str]) -> tuple[STTForVideoClassification, STTVideoProcessor]:
     if run.backbone_weights or run.backbone or run.do_normalize or run.model_config != "{}":
         raise SystemExit(
-            "--model brings its own: leave out --model_config, --backbone, --backbone_weights and --do_normalize."
+            "--model has its own settings: leave out --model_config, --backbone, --backbone_weights, --do_normalize."
         )
     assert run.model is not None
     model, processor = load_model(run.model, new_head=True)
@@ -89,7 +89,7 @@ def _trained_model(run: RunArguments, classes: Sequence[str]) -> tuple[STTForVid
     before = model.config.class_names
     if not set_classes(model, classes):
         logger.warning(
-            "%s answers in %s, the data has %s: its head is replaced by a new one, which learns from nothing.",
+            "%s has the classes %s, the data has %s: its head is replaced by a new one with random weights.",
             run.model,
             ", ".join(before),
             ", ".join(classes),
@@ -127,11 +127,11 @@ def note_face_crop(processor: STTVideoProcessor, crop: Mapping[str, Any] | None)
     if crop is not None:
         processor.face_crop = dict(crop)
     elif processor.face_crop is not None:
-        logger.warning("The clips are taken to be cut as the model's were, %s: give --face_crop.", processor.face_crop)
+        logger.warning("The clips are taken to be cropped as %s: if not, give --face_crop.", processor.face_crop)
 
 
 def describe_start(run: RunArguments, model: STTForVideoClassification) -> dict[str, Any]:
-    """Describe what the training starts from, for results.json; the hash tells apart weights of the same name."""
+    """Describe what the training starts from, for results.json; the hash distinguishes weights of the same name."""
     return {
         "model": run.model,
         "backbone_weights": run.backbone_weights or run.backbone,

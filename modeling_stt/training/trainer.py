@@ -106,7 +106,7 @@ class STTTrainer(Trainer):
         started = int(os.environ.get("WORLD_SIZE", "1"))
         if started > self.args.world_size:
             raise ValueError(
-                f"{started} processes were started, and each would train alone: one of {self.args.world_size}. "
+                f"{started} processes were started, but each would train alone, as one of {self.args.world_size}. "
                 "Without GPUs for them, add --use_cpu to train.py's options (use_cpu=True in the arguments)."
             )
         if self.args.n_gpu > 1:
@@ -121,11 +121,11 @@ class STTTrainer(Trainer):
         if self.is_fsdp_enabled:
             if torch.__version__ < "2.11":
                 raise ValueError(
-                    f"torch {torch.__version__} trains to other numbers under FSDP2 than without (seen with 2.7 and "
-                    "2.8, no more with 2.11): install torch 2.11 or later, or use ddp.yaml, which STT's sizes fit."
+                    f"torch {torch.__version__} gives other results under FSDP2 than without (seen with 2.7 and 2.8, "
+                    "not with 2.11): install torch 2.11 or later, or use ddp.yaml, which suffices for STT's sizes."
                 )
-            # Its own would turn the batch norms' weights to bfloat16 and leave their statistics, which torch refuses.
-            # Autocast, which accelerate puts around the model in any case, keeps norms in float32, as without FSDP.
+            # FSDP's own policy would convert the batch norms' weights to bfloat16 but not their statistics, which
+            # torch refuses. Autocast, which accelerate puts around the model anyway, keeps norms in float32.
             self.accelerator.state.fsdp_plugin.mixed_precision_policy = None
 
     def _batch_loss(
@@ -177,7 +177,7 @@ class STTTrainer(Trainer):
         return super().train(*args, **kwargs)
 
     def compute_loss(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers, which has just put the whole model into training mode; what is frozen leaves it."""
+        """As in transformers, which puts the whole model into training mode; frozen modules are taken out of it."""
         if self.args.freeze_backbone:
             self.accelerator.unwrap_model(model).stt.backbone.eval()
         if self.args.batch_norm == "frozen":
@@ -254,8 +254,8 @@ class STTTrainer(Trainer):
     def create_model_card(self, *args: Any, model_name: str | None = None, **kwargs: Any) -> None:
         """Write the card as README.md of the output folder, in place of transformers' generic one.
 
-        It is made of results.json where there is one, see `run_fold`; without, it claims no result. Only `model_name`
-        is used of transformers' arguments: everything else is known.
+        It is generated from results.json if there is one (see `run_fold`); otherwise it claims no result. Of
+        transformers' arguments only `model_name` is used: everything else is known.
         """
         if self.is_world_process_zero():
             _hub_room().write_trainer_card(self, model_name or Path(str(self.args.output_dir)).absolute().name)
@@ -347,7 +347,7 @@ class STTTrainer(Trainer):
 
 
 class _EndOfStep(TrainerCallback):
-    """Moves the class means when all micro-batches of a step have passed."""
+    """Updates the class means when all micro-batches of a step are done."""
 
     def __init__(self, class_means: ClassMeans) -> None:
         self.class_means = class_means
@@ -359,7 +359,7 @@ class _EndOfStep(TrainerCallback):
 
 
 def _hub_room() -> ModuleType:
-    """Look up `modeling_stt.hub`, which stands above this room: imported here, the two would import each other."""
+    """Import `modeling_stt.hub` only when needed: it imports this package, so an import above would be circular."""
     return import_module(f"{__package__.rpartition('.')[0]}.hub")
 
 

@@ -155,7 +155,7 @@ def test_the_sound_is_copied_in_time(tmp_path):
     assert [time_s for time_s, _ in after] == pytest.approx([time_s for time_s, _ in before], abs=0.0011)
 
 
-def test_sound_that_does_not_fit_is_left_out_and_said(tmp_path, caplog):
+def test_sound_that_does_not_fit_is_left_out_with_a_warning(tmp_path, caplog):
     video = write_video(tmp_path / "v.mkv", scene("happy", "", seconds=1), bf=0)
     path = with_sound(tmp_path / "s.mkv", video, codec="libopus", rate=48000)
     with caplog.at_level(logging.WARNING):
@@ -225,7 +225,7 @@ def test_wrong_use_is_refused_before_anything_is_read(video, output, error, mess
         write_annotated_video(video, make_timeline(), output)
 
 
-def test_what_is_no_video_leaves_nothing_behind(tmp_path):
+def test_a_file_that_is_not_a_video_leaves_nothing_behind(tmp_path):
     (tmp_path / "v.mp4").write_bytes(b"no video")
     with pytest.raises(ValueError, match=r"v\.mp4"):
         list(write_annotated_video(tmp_path / "v.mp4", make_timeline(), tmp_path / "w.mp4"))

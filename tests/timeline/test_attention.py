@@ -178,13 +178,13 @@ def test_nothing_is_read_beyond_the_window():
         ({"at_s": float("nan")}, "no frame at nan s"),
     ],
 )
-def test_where_nothing_can_be_explained_it_is_said(where, message):
+def test_an_error_says_that_nothing_can_be_explained(where, message):
     frames = timed(scene("", "", seconds=3) + scene("happy", "", seconds=3) + scene("happy", "sad", seconds=3))
     with pytest.raises(ValueError, match=message):
         explain(frames, reader(), **where)
 
 
-def test_where_nobody_can_be_explained_it_is_said():
+def test_an_error_says_that_nobody_can_be_explained():
     with pytest.raises(ValueError, match="no window in which a face can be scored; there is nothing to explain"):
         explain(timed(scene("", "", seconds=3)), reader())
 
@@ -277,14 +277,14 @@ def test_stt_explain_writes_the_picture(model_folder, tmp_path, capsys):
     ("options", "message"),
     [
         (["--at", "99"], "no frame at 99 s"),
-        (["--clip", "--at", "1"], "--clip explains all"),
+        (["--clip", "--at", "1"], "--clip explains a whole clip"),
         (["--output", "nowhere/x.png"], "no folder nowhere"),
         (["--output", "x.xyz"], "--output x.xyz must end in one of .png, .svg, .pdf"),
         (["--output", "x"], "--output x must end in one of"),  # x.png was written, and x told
         (["--model", "."], "config.json"),
     ],
 )
-def test_stt_explain_tells_what_is_wrong(model_folder, tmp_path, capsys, options, message, monkeypatch):
+def test_stt_explain_reports_errors(model_folder, tmp_path, capsys, options, message, monkeypatch):
     monkeypatch.chdir(tmp_path)
     video = write_video(tmp_path / "v.mp4", scene("happy", "", seconds=2))
     with pytest.raises(SystemExit) as error:

@@ -59,7 +59,7 @@ def test_rows_are_printed_for_programs(model, folder, capsys):
     assert list(records[0]) == list(columns(NAMES))
 
 
-def test_rows_are_written_and_gone_on_with(model, folder, tmp_path, capsys):
+def test_rows_are_written_and_a_second_run_resumes(model, folder, tmp_path, capsys):
     output = tmp_path / "rows.csv"
     assert run(folder / "a.mp4", "--model", model, *DETECTOR, "--output", output) == 0
     assert capsys.readouterr().out == f"{output}: 2 rows (2 face) of 1 video\n"
@@ -73,7 +73,7 @@ def test_rows_are_written_and_gone_on_with(model, folder, tmp_path, capsys):
     assert [Path(record["video"]).name for record in read_table(output)] == ["a.mp4", "a.mp4", "b.mp4"]
 
 
-def test_a_bad_video_is_told_and_the_others_printed(model, folder, tmp_path, capsys):
+def test_a_bad_video_is_reported_and_the_others_are_printed(model, folder, tmp_path, capsys):
     bad = write_sound(tmp_path / "sound.mp4")
     assert run(bad, folder / "b.mp4", "--model", model, *DETECTOR) == 1
     out, err = capsys.readouterr()
@@ -106,7 +106,7 @@ def test_options_reach_the_timeline(model, folder, tmp_path, dtype):
         (["--detect_fps", "0"], "must be more than 0"),
     ],
 )
-def test_wrong_usage_is_told(model, folder, options, message, capsys):
+def test_wrong_usage_is_reported(model, folder, options, message, capsys):
     with pytest.raises(SystemExit) as exit:
         run(folder, "--model", model, *DETECTOR, *options)
     assert exit.value.code == 2
@@ -128,7 +128,7 @@ def environment() -> dict[str, str]:
     }
 
 
-def test_who_has_read_enough_ends_it_quietly(model, folder):
+def test_a_reader_that_closes_the_pipe_ends_it_quietly(model, folder):
     """`stt timeline … | head` was told of a broken pipe, as a fault of the video and as wrong usage."""
     command = [sys.executable, "-m", "modeling_stt.cli", "timeline", str(folder), "--model", str(model), *DETECTOR]
     pipe = subprocess.PIPE
@@ -150,7 +150,7 @@ def test_ctrl_c_while_a_file_is_read_is_its_own_status(model, folder, monkeypatc
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_a_closed_terminal_and_a_launchers_signal_leave_nothing_unfinished(model, folder, tmp_path, monkeypatch, name):
-    """What stays unfinished is taken for a death, and after two the video would not be read again."""
+    """A file that stays unfinished counts as a crash, and after two the video would not be read again."""
     number = getattr(signal, name)
 
     def end(*_, **__):
@@ -216,8 +216,8 @@ def test_one_video_is_pictured_while_its_rows_are_printed(model, folder, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a.mp4", "b.mp4", "--chart", "x.png"], "are of one video"),
-        ([".", "--annotate", "x.mp4"], "are of one video, got 2"),
+        (["a.mp4", "b.mp4", "--chart", "x.png"], "need exactly one video"),
+        ([".", "--annotate", "x.mp4"], "need exactly one video, got 2"),
         (["a.mp4", "--output_dir", "d", "--chart", "x.png"], "a report of each video"),
         (["a.mp4", "--report", "x.pdf"], "x.pdf must end in one of .html"),
         (["a.mp4", "--chart", "nowhere/x.png"], "no folder nowhere"),

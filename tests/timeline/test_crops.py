@@ -86,7 +86,7 @@ def test_faces_too_small_are_not_cut(videos, tmp_path):
     assert (clips, reason) == ([], None)
 
 
-def test_an_interrupted_run_goes_on(videos, tmp_path):
+def test_an_interrupted_run_resumes(videos, tmp_path):
     output = tmp_path / "clips"
     started = write_crops([videos], output, CROP, HalvesDetector(), tracker=HalvesTracker)
     next(started)

@@ -96,7 +96,7 @@ def test_frames_of_odd_sizes_are_no_error(detector, shape):
     "frame",
     [np.zeros((9, 9), np.uint8), np.zeros((3, 9, 9), np.uint8), np.zeros((9, 9, 3)), np.zeros((0, 9, 3), np.uint8)],
 )
-def test_what_is_no_frame_is_refused(detector, frame):
+def test_an_array_that_is_not_a_frame_is_refused(detector, frame):
     with pytest.raises(ValueError, match=r"Expected a frame \(H, W, 3\) of uint8 RGB, got"):
         detector.detect([frame])
     with pytest.raises(ValueError, match="Expected a frame"):

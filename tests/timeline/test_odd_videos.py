@@ -111,7 +111,7 @@ def test_one_frame_a_second(real, tmp_path):
     assert [(r.start_s, r.end_s, r.state, r.track) for r in rows] == [(n, n + 2, "face", 0) for n in range(5)]
 
 
-def test_a_single_frame_that_nothing_tells_the_length_of():
+def test_a_single_frame_of_unknown_duration():
     """It was taken for a frame without anybody."""
     [row] = make_timeline()(timed(scene("happy", ""))[:1])
     assert (row.start_s, row.end_s, row.state, row.face_share) == (0, 0, "face", 1)
@@ -266,7 +266,7 @@ def test_an_event_stops_an_endless_source():
 
 
 def test_threads_end_with_the_rows():
-    """Who takes the first row of a camera and goes leaves nothing running."""
+    """Taking the first row of a camera and no more leaves nothing running."""
     before = threading.active_count()
 
     def camera():

@@ -196,7 +196,7 @@ def test_thumbnails_are_the_crops_of_the_middle_and_only_on_request():
     assert "thumbnail" not in first.to_dict(NAMES)
 
 
-def test_colors_are_told_apart_by_everybody():
+def test_everybody_can_distinguish_the_colors():
     """Okabe and Ito's seven, made for it, are 0.076 apart at the least; the others must not be closer to any."""
     assert len(set(CLASS_COLORS)) == 11
     linear = np.array([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in (*CLASS_COLORS, STATE_COLOR)])

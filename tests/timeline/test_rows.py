@@ -50,7 +50,7 @@ def test_rows_of_a_face_that_leaves_and_comes_back(tmp_path):
     assert {r.video for r in rows} == {str(tmp_path / "v.mp4")}
 
 
-def test_a_scored_row_tells_what_the_model_says():
+def test_a_scored_row_has_the_models_answer():
     rows = list(make_timeline()(timed(scene("happy", "", seconds=2))))
     [row] = rows
     assert (row.state, row.track, row.start_s, row.end_s, row.face_share) == ("face", 1, 0, 2, 1)
@@ -200,7 +200,7 @@ def test_of_a_video_cut_short_the_rows_come_first(tmp_path):
     assert len(frame) >= 4
 
 
-def test_what_is_no_video_is_refused_by_name(tmp_path):
+def test_a_file_that_is_not_a_video_is_refused_by_name(tmp_path):
     (tmp_path / "zero.mp4").touch()
     for path, message in ((tmp_path / "zero.mp4", "zero.mp4"), (write_sound(tmp_path / "s.mp4"), "no video stream")):
         with pytest.raises(ValueError, match=message):
@@ -222,7 +222,7 @@ def test_a_data_frame_of_one_call(tmp_path):
     assert [r.start_s for r in rows] == frame["start_s"].tolist()
 
 
-def test_the_crop_of_the_models_training_is_used_and_its_lack_told(caplog):
+def test_the_crop_of_the_models_training_is_used_and_its_absence_is_warned_of(caplog):
     assert make_timeline().crop.size == CROP["size"]
     assert not caplog.records
     make_timeline(processor=make_processor(face_crop=None))

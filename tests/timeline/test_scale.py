@@ -22,7 +22,7 @@ def workers_of(launcher: int) -> list[int]:
     return [int(pid) for pid in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()]
 
 
-def test_a_killed_run_of_two_processes_goes_on(tmp_path):
+def test_a_killed_run_of_two_processes_resumes(tmp_path):
     """SIGKILL takes launcher and processes at once, as a machine that is switched off does."""
     model = save_model(tmp_path / "model")
     (tmp_path / "videos").mkdir()

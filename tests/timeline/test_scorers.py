@@ -75,7 +75,7 @@ def test_a_function_is_a_model():
     [row] = Timeline(answer, class_names=["no", "yes"], **SEEN)(timed(scene("happy", "", seconds=2)))
     assert (row.label, row.scores) == ("yes", {"no": 0.2, "yes": 0.8})
     assert seen == [(50, 112, 112, 3)]
-    with pytest.raises(ValueError, match="class_names belong to a function"):
+    with pytest.raises(ValueError, match="class_names are for a function"):
         Timeline(answer, **SEEN)
 
 
@@ -108,7 +108,7 @@ def test_class_names_get_one_spelling():
     assert unmapped == ["LABEL_3", "happy"]
 
 
-def test_canonical_labels_are_in_the_rows_and_what_is_not_mapped_is_said(tmp_path, caplog):
+def test_canonical_labels_are_in_the_rows_and_unmapped_ones_are_named(tmp_path, caplog):
     folder = save_hub_model(tmp_path / "vit", "vit", ["anger", "happiness", "LABEL_2"])
     with caplog.at_level(logging.WARNING):
         reader = Timeline(folder, labels="canonical", **SEEN)

@@ -128,7 +128,7 @@ def test_a_video_that_was_mended_leaves_the_table_of_errors(folder, tmp_path):
     assert names(read_table(output)) == ["v.mp4"]
 
 
-def test_an_interrupted_run_goes_on_where_it_was(folder, tmp_path, reads):
+def test_an_interrupted_run_resumes_where_it_was(folder, tmp_path, reads):
     """Killed in the middle of its second video: the first is kept, the half-written one is read again."""
     videos = [str(folder / name) for name in ("a.mp4", "b.mkv", "below/c.mp4")]
     interrupted = make_timeline()
@@ -198,7 +198,7 @@ def test_rows_of_other_settings_are_not_mixed_in(folder, tmp_path):
         write_timelines([str(folder / "b.mkv")], make_timeline(), tmp_path / "rows.xlsx")
 
 
-def test_settings_that_need_many_digits_are_one_s_own(folder, tmp_path):
+def test_settings_with_many_digits_are_recognised_as_the_same(folder, tmp_path):
     """Written with six digits, they were refused as others' by the next call."""
     for name in ("a.mp4", "b.mkv"):
         write_timelines([folder / name], make_timeline(window_s=2 / 3, stride_s=1 / 3), tmp_path / "rows.csv")
@@ -251,7 +251,7 @@ def die_while_reading(video, videos, output, tmp_path, monkeypatch):
     (tmp_path / "at death").rename(parts)
 
 
-def test_what_a_process_died_of_comes_last_and_after_two_deaths_no_more(folder, tmp_path, reads, monkeypatch):
+def test_a_video_that_crashed_its_process_comes_last_and_is_read_twice(folder, tmp_path, reads, monkeypatch):
     """A video that kills every process that reads it kept the table from being joined, for ever."""
     videos, output = [folder / "a.mp4", folder / "b.mkv", folder / "below" / "c.mp4"], tmp_path / "rows.csv"
     for expected in (["a.mp4"], ["b.mkv", "c.mp4", "a.mp4"]):
@@ -268,8 +268,8 @@ def test_what_a_process_died_of_comes_last_and_after_two_deaths_no_more(folder, 
     assert not (tmp_path / "rows.errors.csv").exists()
 
 
-def test_an_interruption_is_no_death(folder, tmp_path, monkeypatch):
-    """Who stops a long video twice by Ctrl-C, or has it stopped by SIGTERM, still gets it read."""
+def test_an_interruption_is_not_a_crash(folder, tmp_path, monkeypatch):
+    """A long video that was stopped twice, by Ctrl-C or SIGTERM, is still read by the next call."""
 
     def interrupt(*_, **__):
         raise KeyboardInterrupt

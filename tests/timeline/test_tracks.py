@@ -206,14 +206,14 @@ def test_black_appears_and_goes_as_a_cut_and_stays_without():
     ],
     ids=["flash", "dimming", "pan", "noise"],
 )
-def test_what_only_looks_like_a_cut_is_none(changed):
+def test_changes_that_only_look_like_a_cut_are_not_one(changed):
     tracker = FaceTracker()
     tracker.update(0.0, room(1), [])
     tracker.update(0.04, changed, [])
     assert not tracker.is_cut
 
 
-def test_a_change_of_resolution_alone_is_no_cut():
+def test_a_change_of_resolution_alone_is_not_a_cut():
     """As a stream may do when the line gets slow."""
     tracker = FaceTracker()
     tracker.update(0.0, room(1), [])
@@ -232,7 +232,7 @@ def test_doubtful_faces_continue_a_track_and_begin_none():
     assert [track for track, _ in tracker.update(0.2, frame, [face_at(160, 90, 0.5, score=0.6)])] == [1]
 
 
-def test_a_face_outside_the_frame_is_no_error():
+def test_a_face_outside_the_frame_is_not_an_error():
     tracker = FaceTracker()
     face = Face((-80.0, -90.0, -10.0, -5.0), 0.9)
     assert tracker.update(0.0, scene(), [face]) == [(1, face)]
@@ -251,7 +251,7 @@ def test_nothing_is_kept_of_people_who_are_gone():
 
 
 @pytest.mark.parametrize("time_s", [1.0, 0.9, math.nan])
-def test_time_that_does_not_go_on_is_refused(time_s):
+def test_times_that_do_not_increase_are_refused(time_s):
     tracker = FaceTracker()
     tracker.update(1.0, scene(), [])
     with pytest.raises(ValueError, match=r"in order of time: .* came after 1\.0 s"):

@@ -66,7 +66,7 @@ def test_rotated_frames_come_upright(tmp_path):
     assert frame[56:].mean() < 25
 
 
-def test_times_that_start_anew_go_on(tmp_path):
+def test_times_continue_when_the_clock_restarts(tmp_path):
     """Two recordings copied into one file: the second begins at 0 again."""
     parts = [write_video(tmp_path / f"{n}.ts", [grey(9)] * 50) for n in range(2)]
     path = tmp_path / "both.ts"
@@ -101,7 +101,7 @@ def test_damaged_frames_are_left_out_counted_and_outlived(tmp_path, suffix, code
     assert frames[22].dropped == 18
 
 
-def test_damage_at_the_end_is_told_after_the_frames(tmp_path):
+def test_damage_at_the_end_is_reported_after_the_frames(tmp_path):
     path = write_video(tmp_path / "damaged.mp4", noise_frames(40), gop=20, bf=0)
     damage(path, 30, 33)
     frames = read_frames(path)
@@ -142,7 +142,7 @@ def test_what_gives_no_frame_is_refused_by_name(tmp_path, write, message):
     assert video_duration(path) in (0, pytest.approx(1, abs=0.1))
 
 
-def test_a_folder_is_no_video(tmp_path):
+def test_a_folder_is_not_a_video(tmp_path):
     """It was said to be damaged, cut short, or no video at all."""
     with pytest.raises(ValueError, match=rf"^{tmp_path} is a folder: expected one video"):
         list(read_frames(tmp_path))
@@ -176,7 +176,7 @@ def test_frames_of_an_iterator():
         ([grey(0)], "timed nan"),
     ],
 )
-def test_what_is_no_timed_frame_is_refused(items, message):
+def test_items_that_are_not_timed_frames_are_refused(items, message):
     with pytest.raises(ValueError, match=message):
         list(read_frames(items))
 

@@ -150,7 +150,7 @@ def test_a_probability_out_of_range_is_refused(probability: float) -> None:
 
 
 def test_the_global_random_state_is_left_alone(rows: list[dict[str, Any]]) -> None:
-    """Otherwise a model's dropout would hang on its clips' augmentation."""
+    """Otherwise a model's dropout would depend on its clips' augmentation."""
     photometry = ClipPhotometry(**dict.fromkeys(PHOTOMETRY, 1.0))
     clips = ClipDataset(rows, make_processor(), augment=ClipAugment(photometry=photometry))
     torch.manual_seed(3)
@@ -191,7 +191,7 @@ def test_an_epoch_is_the_same_with_any_workers_and_batches_and_epochs_differ(row
 
 
 def test_a_clip_drawn_twice_in_an_epoch_is_augmented_twice(rows: list[dict[str, Any]]) -> None:
-    """The class-balanced sampler draws the few clips of a rare class often; copies would teach nothing."""
+    """The class-balanced sampler repeats the few clips of a rare class; exact copies would add nothing."""
     clips = ClipDataset(rows, make_processor(), augment=ClipAugment())
     first, second = (clips[ClipDraw(0, (7, 0, 1 + position))]["pixel_values"] for position in range(2))
     assert not torch.equal(first, second)

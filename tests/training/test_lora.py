@@ -1,4 +1,4 @@
-"""Adapters: only they are trained of the frame encoder, and merged they give the same answers as beside it."""
+"""Adapters: only they are trained in the frame encoder, and merging them does not change the answers."""
 
 from pathlib import Path
 from typing import Any
@@ -87,5 +87,5 @@ def test_what_has_no_linear_layers_is_refused() -> None:
 
 
 def test_options_of_two_encoders_are_refused(encoder: Path) -> None:
-    with pytest.raises(SystemExit, match="--backbone brings its own"):
+    with pytest.raises(SystemExit, match="--backbone has its own weights"):
         build_model(_run_arguments(encoder, backbone_weights="w.pth"), NAMES)

@@ -72,7 +72,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(folder: Path) -> dict[str, Any]:
-    """One process, batches of eight, uncut."""
+    """One process, batches of eight, without micro-batches."""
     trainer = make_trainer(json.loads((folder / "rows.json").read_text()), folder / "whole", **WHOLE)
     trainer.train()
     result = outcome(trainer)
@@ -152,7 +152,7 @@ def test_four_processes_run_a_fold_as_one_does_and_only_one_writes(tree: Path, t
 
 
 def test_a_killed_process_ends_all_and_the_run_is_resumed_to_the_same_end(tree: Path, tmp_path: Path) -> None:
-    """Killed within the second epoch, without a chance to say goodbye, as by a kernel that is out of memory."""
+    """Killed within the second epoch, without a chance to clean up, as by the kernel when memory runs out."""
     from train import train
 
     train(fold_options(tree, tmp_path / "one", 8))
@@ -173,7 +173,7 @@ def test_a_killed_process_ends_all_and_the_run_is_resumed_to_the_same_end(tree: 
 
 
 def test_processes_end_with_a_launcher_that_is_killed(tmp_path: Path) -> None:
-    """They went on without it: trained to the end, or held their GPUs and waited."""
+    """They used to go on without it: they trained to the end, or held their GPUs and waited."""
     with subprocess.Popen(**launcher("cpu.yaml", 2, "wait", tmp_path), stderr=subprocess.PIPE) as started:
         while len(list(tmp_path.iterdir())) < 2:
             assert started.poll() is None, started.communicate()[1]
@@ -190,7 +190,7 @@ def test_processes_end_with_a_launcher_that_is_killed(tmp_path: Path) -> None:
 def test_fsdp_changes_nothing(
     device: str, num_processes: int, atol: float, folder: Path, whole: dict[str, Any]
 ) -> None:
-    """Weights cut up between two processes: training, resuming, a whole checkpoint with the model's code, bfloat16.
+    """Weights sharded between two processes: training, resuming, a whole checkpoint with the model's code, bfloat16.
 
     accelerate leaves FSDP out on CPUs, and says nothing; the processes tell it that theirs are GPUs.
     """
@@ -246,7 +246,7 @@ def test_configurations_are_read_by_accelerate(path: Path) -> None:
 
 
 def run_trainings(folder: Path) -> None:
-    """Trainings that are to come to what one process comes to."""
+    """Trainings whose results must be those of one process."""
     rows, outcomes = json.loads((folder / "rows.json").read_text()), {}
     for name, options in (CUT | {"means": CUT["2x2x2"] | MEANS}).items():
         trainer = make_trainer(rows, folder / name, **options)
@@ -288,7 +288,7 @@ def run_fold(options: list[str]) -> None:
 
 
 class CutAfterForward(TrainerCallback):
-    """Lets FSDP cut up the classifier again after the forward pass, as older versions of accelerate do."""
+    """Makes FSDP reshard the classifier after the forward pass, as older versions of accelerate do."""
 
     def on_train_begin(self, *args: Any, model: Any = None, **kwargs: Any) -> None:
         """Called by the Trainer."""

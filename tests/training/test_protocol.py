@@ -1,4 +1,4 @@
-"""One fold: validation is cut without leaks, the test fold is scored once, interrupted runs end as unbroken ones."""
+"""One fold: validation without leakage, one evaluation of the test fold, resumed runs that end like unbroken ones."""
 
 import json
 from pathlib import Path
@@ -175,7 +175,7 @@ def _interrupted(rows: datasets.Dataset, output_dir: Path, monkeypatch: pytest.M
             _run(rows, output_dir)
 
 
-def test_interrupted_run_goes_on_only_as_it_was_started(
+def test_an_interrupted_run_resumes_only_with_its_own_settings(
     rows: datasets.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Resumed on another fold, a model would be tested on clips that it was trained on.
@@ -191,7 +191,7 @@ def test_interrupted_run_goes_on_only_as_it_was_started(
         _run(rows, tmp_path, resume_from_checkpoint="True")
 
 
-def test_interrupted_run_may_go_on_cut_up_otherwise(
+def test_an_interrupted_run_may_resume_with_its_batches_split_otherwise(
     rows: datasets.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # On another number of GPUs, say: as many clips make a step.
@@ -253,7 +253,7 @@ def test_an_audit_scores_other_orders_of_the_frames(rows: datasets.Dataset, tmp_
     assert "audit" not in _run(rows, tmp_path / "without")
 
 
-def test_precision_that_accelerate_was_told_stands_in_the_recipe(
+def test_the_precision_given_to_accelerate_is_recorded_in_the_recipe(
     rows: datasets.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
@@ -270,7 +270,7 @@ def test_best_epoch_needs_every_epoch_evaluated_and_saved(
         _run(rows, tmp_path / "run", **strategies)
 
 
-def test_no_epoch_is_no_result(rows: datasets.Dataset, tmp_path: Path) -> None:
+def test_without_an_epoch_there_is_no_result(rows: datasets.Dataset, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="none can be selected"):
         _run(rows, tmp_path / "run", num_train_epochs=0)
     assert not (tmp_path / "run" / RESULTS_FILE).exists()

@@ -1,4 +1,4 @@
-"""The Trainer: exact however a batch is cut, resumed as if unbroken, scores of every clip once, the paper's recipe."""
+"""The Trainer: exact however a batch is split, resumes like an unbroken run, scores each clip once, paper's recipe."""
 
 from pathlib import Path
 from typing import Any
@@ -319,7 +319,7 @@ def test_what_would_be_silently_wrong_is_refused(rows: Rows, tmp_path: Path, mon
         ({"compact_weight": -1.0}, "compact_weight=-1.0"),
         ({"label_smoothing_factor": 1.5}, "label_smoothing_factor=1.5"),
         ({"lr_decay_factor": 0.0}, "lr_decay_factor=0.0"),
-        ({"backbone_learning_rate": 0.1, "freeze_backbone": True}, "goes without freeze_backbone"),
+        ({"backbone_learning_rate": 0.1, "freeze_backbone": True}, "cannot be combined with freeze_backbone"),
         ({"compact_loss": "island"}, "compact_loss='island' is unknown"),
         ({"batch_norm": "group"}, "batch_norm='group' is unknown"),
         ({"class_weighting": "balanced"}, "class_weighting='balanced' is unknown"),

@@ -68,7 +68,7 @@ def test_file_of_which_nothing_fits_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no weights", b"PK\x03\x04 broken zip"])
-def test_file_that_is_no_weights_is_refused_by_name(content: bytes, tmp_path: Path) -> None:
+def test_a_file_that_does_not_hold_weights_is_refused_by_name(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_bytes(content)
     with pytest.raises(ValueError, match=r"w\.pth is not a file of weights alone"):
         load_backbone_weights(_full_size_model(), tmp_path / "w.pth")
@@ -81,7 +81,7 @@ def test_broken_safetensors_is_refused_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("source", ["resnet18.pth", "runs/nowhere", "ResNet18_Weights.NONE", "Unknown_Weights.V1"])
-def test_neither_file_nor_weight_name_is_said(source: str) -> None:
+def test_a_source_that_is_neither_a_file_nor_a_weight_name_is_refused(source: str) -> None:
     with pytest.raises(FileNotFoundError, match=r"such as ResNet18_Weights\.IMAGENET1K_V1"):
         load_backbone_weights(_full_size_model(), source)
 
@@ -116,8 +116,8 @@ def test_other_classes_get_a_new_head(tmp_path: Path) -> None:
     assert STTForVideoClassification.from_pretrained(tmp_path).config.id2label == {0: "yes", 1: "no", 2: "maybe"}
 
 
-def test_hash_tells_weights_apart_wherever_they_lie(tmp_path: Path) -> None:
-    """A fold that starts from a model which was trained anew in between is no fold of the same cross-validation."""
+def test_the_hash_depends_on_the_weights_and_not_on_their_place(tmp_path: Path) -> None:
+    """A fold that starts from a model that was retrained in between does not belong to the same cross-validation."""
     model = make_model()
     model.save_pretrained(tmp_path / "here")
     there = STTForVideoClassification.from_pretrained(tmp_path / "here")
