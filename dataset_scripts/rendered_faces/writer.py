@@ -113,15 +113,18 @@ def write_rendered_dfew(
         f"{order_only=} {plain=} {seed=} {videos=}\n"
     )
     options = _Options(root, low, high, image_size, frames_per_second, order_only, plain, seed, videos)
+    _write_tables(root, plans, _render_all(plans, options, num_workers or os.cpu_count() or 1, progress), seed)
+    return root
+
+
+def _render_all(plans: list[_Plan], options: _Options, num_workers: int, progress: bool) -> dict[int, dict[str, Any]]:
+    """Render and write the clips; their facts by clip id."""
     facts: dict[int, dict[str, Any]] = {}
     with tqdm(total=len(plans), desc="rendering faces", unit="clip", disable=not progress) as bar:
-        for found in _map(
-            partial(_write_clips, options=options), _by_person(plans), num_workers or os.cpu_count() or 1
-        ):
+        for found in _map(partial(_write_clips, options=options), _by_person(plans), num_workers):
             facts |= {fact["clip_id"]: fact for fact in found}
             bar.update(len(found))
-    _write_tables(root, plans, facts, seed)
-    return root
+    return facts
 
 
 def _check(

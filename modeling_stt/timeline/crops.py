@@ -108,21 +108,23 @@ def write_crops(
         for video, place in places.items():
             if video in done:
                 continue
-            stamp = file_stamp(video)
+            stamps[video] = file_stamp(video)
             cutting = _Cutting(output / ".unfinished", crop, clip_s)
             reason = cutting.cut(video, detector, tracker(), detect_fps)
             kept = cutting.kept(min_s, main_face)
             for clip in kept:
-                folder = place.with_name(f"{place.name}_{clip.name}")
-                folder.parent.mkdir(parents=True, exist_ok=True)
-                if folder.exists():
-                    shutil.rmtree(folder)  # left by a run that ended before recording it
-                clip.folder = clip.folder.rename(folder)
-            write_whole(output / STAMPS, json.dumps(stamps | {video: stamp}))
-            stamps[video] = stamp
+                _move_clip(clip, place.with_name(f"{place.name}_{clip.name}"))
+            write_whole(output / STAMPS, json.dumps(stamps))
             _note_clips(output, video, kept, reason)
             yield video, kept, reason
         shutil.rmtree(output / ".unfinished", ignore_errors=True)
+
+
+def _move_clip(clip: FaceClip, folder: Path) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists():
+        shutil.rmtree(folder)  # left by a run that ended before recording it
+    clip.folder = clip.folder.rename(folder)
 
 
 def _places(paths: Sequence[str], output: Path) -> dict[str, Path]:

@@ -62,10 +62,11 @@ class ClassMeans:
         self.known = torch.zeros(num_classes, dtype=torch.bool)
         self._seen = torch.zeros(num_classes, width + num_classes + 1, dtype=torch.float64)
 
-    def add(
-        self, logits: torch.Tensor, features: torch.Tensor, labels: torch.Tensor, ignore_index: int = -100
-    ) -> None:
-        """Add clips of this step: `(B, K)`, `(B, D)`, and `(B,)` classes or `(B, K)` distributions."""
+    def add(self, logits: torch.Tensor, features: torch.Tensor, labels: torch.Tensor) -> None:
+        """Add clips of this step: `(B, K)`, `(B, D)`, and `(B,)` classes or `(B, K)` distributions.
+
+        Clips with the label -100, or with soft labels of -100, do not count.
+        """
         labels = labels.detach().cpu()
         counted = (labels if labels.ndim == 1 else labels[:, 0]) != -100
         shares = F.one_hot(labels.where(counted, 0), len(self.known)) if labels.ndim == 1 else labels

@@ -32,8 +32,6 @@ SELECTIONS = {
     "last": "last epoch, on the whole training fold",
     "test": "best epoch on the test fold itself, as most papers do: optimistic, for comparison with them only",
 }
-
-
 _OWN_VALIDATION = "best epoch on the data set's own validation set"
 
 # Orders of the sampled frames that an audit scores beside the true one.
@@ -107,9 +105,7 @@ class FoldProtocol:
         own = by_validation and rows.validation is not None
         return {
             "selection": self.selection,
-            "selection_means": "best epoch on the data set's own validation set"
-            if own
-            else SELECTIONS[self.selection],
+            "selection_means": _OWN_VALIDATION if own else SELECTIONS[self.selection],
             "select_by": None if self.selection == "last" else self.select_by,
             "validation_fraction": self.validation_fraction if by_validation and not own else None,
         }
