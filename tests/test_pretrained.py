@@ -10,6 +10,7 @@ import torch
 from dataset_scripts.rendered_faces import render_clip
 from modeling_stt import pretrained
 from modeling_stt.loading import load_model
+from modeling_stt.timeline import Timeline
 from modeling_stt.training.weights import hash_weights, read_weights
 
 
@@ -46,3 +47,9 @@ def test_smiling_and_resting_people_whom_the_weights_have_not_seen_are_told_apar
                 scores = model(**processor(np.ascontiguousarray(frames), return_tensors="pt")).logits[0]
             right.append(model.config.class_names[int(scores.argmax())] == label)
     assert sum(right) >= 10
+
+
+def test_without_a_model_the_weakness_of_the_default_weights_is_stated(caplog: pytest.LogCaptureFixture) -> None:
+    """Somebody who names no model must not take the answers for those of a model that was tested on real faces."""
+    Timeline(detector=lambda images: [[] for _ in images])
+    assert "weak on real ones" in caplog.text

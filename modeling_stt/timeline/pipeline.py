@@ -97,6 +97,10 @@ class Timeline:
         self._check_numbers()
         if self.model is None:
             self.model = pretrained.folder()
+            logger.warning(
+                "No model was given, so the package's own weights answer. They were trained on rendered faces alone "
+                "and are weak on real ones (docs/real_faces.md): check them with 'stt score', or give another model."
+            )
         loading = {"dtype": self.dtype, "revision": self.revision, "trust_remote_code": self.trust_remote_code}
         self.scorer = load_scorer(
             self.model,
