@@ -57,8 +57,9 @@ def pretrain(arguments: Sequence[str]) -> MaskedTrainer:
 
     model = make_masked_model(AutoConfig.for_model(**read_object("encoder_config", own.encoder_config)))
     side, patch = model.config.image_size, model.config.patch_size
+    sampling: dict[str, Any] = {"num_frames": own.frames_per_clip, "frames_per_segment": 1}
     size = {"height": side, "width": side}
-    processor = STTVideoProcessor(num_frames=own.frames_per_clip, frames_per_segment=1, size=size, do_normalize=True)
+    processor = STTVideoProcessor(size=size, do_normalize=True, **sampling)
     clips = ClipDataset(
         list_clips(Path(own.clips)), processor, augment=ClipAugment(scale=(own.smallest_crop, 1.0)), seed=args.seed
     )

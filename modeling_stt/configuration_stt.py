@@ -66,7 +66,7 @@ def build_frame_encoder(config: PreTrainedConfig) -> nn.Module:
         return AutoModel.from_config(config)
 
 
-def encode(encoder: nn.Module, frames: torch.Tensor) -> torch.Tensor:
+def encode(encoder: Any, frames: torch.Tensor) -> torch.Tensor:
     """Encode frames `(N, 3, H, W)` with a vision model, as tokens `(N, tokens, C)` or maps `(N, C, h, w)`.
 
     If the frames differ in size from the model's own, its position embeddings are interpolated.
@@ -74,9 +74,9 @@ def encode(encoder: nn.Module, frames: torch.Tensor) -> torch.Tensor:
     own_size = getattr(encoder.config, "image_size", None)
     own_size = own_size if isinstance(own_size, list | tuple) else (own_size, own_size)
     # Models that always interpolate, and those without positions, have no such option.
-    other_size = "interpolate_pos_encoding" in _arguments(type(encoder)) and tuple(frames.shape[-2:]) != tuple(
-        own_size
-    )
+    encoder_class: Any = type(encoder)
+    takes_option = "interpolate_pos_encoding" in _arguments(encoder_class)
+    other_size = takes_option and tuple(frames.shape[-2:]) != tuple(own_size)
     options = {"interpolate_pos_encoding": True} if other_size else {}
     return encoder(frames, **options).last_hidden_state
 
@@ -90,7 +90,7 @@ def _arguments(model_class: Any) -> frozenset[str]:
 def _probe(config_json: str, num_channels: int, height: int, width: int) -> EncoderOutput:
     """Run a vision model on a frame without computing anything, on torch's meta device."""
     with torch.device("meta"), torch.enable_grad():
-        encoder = build_frame_encoder(AutoConfig.for_model(**json.loads(config_json))).eval()
+        encoder: Any = build_frame_encoder(AutoConfig.for_model(**json.loads(config_json))).eval()
         output = encode(encoder, torch.empty(1, num_channels, height, width))
         output.sum().backward()
     unused = tuple(name for name, parameter in encoder.named_parameters() if parameter.grad is None)

@@ -525,7 +525,7 @@ class STTPreTrainedModel(PreTrainedModel):
 
         Arguments and errors are those of [`~transformers.PreTrainedModel.set_attn_implementation`].
         """
-        encoders = [module.encoder for module in self.modules() if isinstance(module, STTFrameEncoder)]
+        encoders: list[Any] = [module.encoder for module in self.modules() if isinstance(module, STTFrameEncoder)]
         if not encoders:
             super().set_attn_implementation(attn_implementation, allow_all_kernels)
             return
@@ -645,6 +645,7 @@ class STTModel(STTPreTrainedModel):
     ) -> STTModelOutput:
         kwargs = {key: value for key, value in kwargs.items() if not key.startswith("output_")}
         if feature_maps is None:
+            assert pixel_values is not None  # forward has checked that one of the two is given
             feature_maps = self.encode_frames(pixel_values)
         num_frames = feature_maps.shape[1]
         hidden_states = self.embeddings(feature_maps.flatten(0, 1), num_frames)
@@ -762,7 +763,7 @@ class STTForVideoClassification(STTPreTrainedModel):
             class_token_only=states_asked_for is False,
             **kwargs,
         )
-        logits = self.classify(outputs.pooler_output)
+        logits: Any = self.classify(outputs.pooler_output)
         loss = None if labels is None else self.loss_function(labels, logits, self.config, **loss_kwargs)
         return STTVideoClassifierOutput(
             loss=loss,

@@ -568,7 +568,8 @@ class VideoReader:
         """Check that a file without a stated length is whole: a GIF by its last byte, MPEG-TS by its packets' size."""
         if container_name not in ("gif", "mpegts") or (isinstance(self.source, str) and self._path is None):
             return True
-        with self._path.open("rb") if self._path else nullcontext(self.source) as file:
+        stream: Any = self._path.open("rb") if self._path else nullcontext(self.source)
+        with stream as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(0)
             head = file.read(3 * 204)
@@ -638,7 +639,7 @@ def _convert(frame: av.VideoFrame, width: int) -> np.ndarray:
         options["width"] = width
     if frame.color_trc in _HDR_TRANSFERS:
         try:
-            image = frame.to_ndarray(**options, **_TO_SDR)
+            image = frame.to_ndarray(**(options | _TO_SDR))
         except TypeError:
             logger.warning_once("HDR video is read without tone mapping and too dark: it needs PyAV 18 or later.")
             image = frame.to_ndarray(**options)
@@ -658,7 +659,7 @@ def _deinterlace(frame: av.VideoFrame) -> av.VideoFrame:
     if "estdif" not in av.filter.filters_available:
         logger.warning_once("Interlaced video is read with combed edges: this build of PyAV has no filter estdif.")
         return frame
-    graph = av.filter.Graph()
+    graph: Any = av.filter.Graph()
     source = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format.name, time_base=frame.time_base or Fraction(1, 25)
     )
@@ -736,8 +737,9 @@ def stack_frames(frames: list[torch.Tensor]) -> torch.Tensor:
     if len({frame.shape for frame in frames}) > 1:
         if len({frame.shape[0] for frame in frames}) > 1:
             raise ValueError(f"The frames of a clip differ in channels: {[frame.shape[0] for frame in frames]}.")
-        counts = Counter((frame.shape[-2], frame.shape[-1]) for frame in frames)
-        size = list(max(counts, key=lambda size: (counts[size], -size[0] * size[1])))
+        counts: Counter[tuple[int, int]] = Counter((frame.shape[-2], frame.shape[-1]) for frame in frames)
+        commonest = max(counts.items(), key=lambda item: (item[1], -item[0][0] * item[0][1]))
+        size = list(commonest[0])
         frames = [f if list(f.shape[-2:]) == size else tvF.resize(f, size, antialias=True) for f in frames]
     # Decoders leave channels last in memory: stacking them so is a plain copy, and resizing is at its fastest.
     frames = [frame.permute(1, 2, 0) for frame in frames]

@@ -85,9 +85,10 @@ class Canvas:
 def front_of(maps: Maps) -> Maps:
     """The maps in the window of the face's front, where folds and features are."""
     values: dict[str, Any] = {field.name: getattr(maps, field.name) for field in fields(Maps)}
-    return Maps(
-        **{name: value[maps.folds] if isinstance(value, np.ndarray) else value for name, value in values.items()}
-    )
+    for name, value in values.items():
+        if isinstance(value, np.ndarray):
+            values[name] = value[maps.folds]
+    return Maps(**values)
 
 
 def skin_tone(traits: Traits, rng: np.random.Generator) -> Array:

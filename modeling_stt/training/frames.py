@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ..configuration_stt import STTConfig
-from ..modeling_stt import STTBackbone, STTForVideoClassification
+from ..modeling_stt import STTForVideoClassification
 from .clips import ClipAugment
 
 logger = logging.getLogger(__name__)
@@ -116,8 +116,8 @@ def load_frames(rows: Dataset, class_names: Sequence[str], size: int, hidden: fl
 
 
 def _read_image(file: str | PathLike, size: int) -> np.ndarray:
-    with Image.open(file) as image:
-        image = image.convert("RGB")
+    with Image.open(file) as opened:
+        image = opened.convert("RGB")
         return np.asarray(image if image.size == (size, size) else image.resize((size, size)))
 
 
@@ -127,7 +127,7 @@ class FrameModel(nn.Module):
     def __init__(self, config: STTConfig, num_classes: int, num_units: int) -> None:
         super().__init__()
         # Taken from a whole model, so that its weights are initialised as there.
-        self.backbone: STTBackbone = STTForVideoClassification(config).stt.backbone
+        self.backbone = STTForVideoClassification(config).stt.backbone
         self.num_classes = num_classes
         self.head = nn.Linear(config.backbone_widths[-1], num_classes + num_units)
 

@@ -39,13 +39,13 @@ def build_model(run: RunArguments, classes: Sequence[str]) -> tuple[STTForVideoC
     if run.lora_rank is not None:
         raise SystemExit("--lora_rank needs a frame encoder with linear layers: name one by --backbone.")
     config = STTConfig(**settings)
-    size = {"height": config.image_size, "width": config.image_size}
-    processor = STTVideoProcessor(
-        num_frames=config.num_frames,
-        frames_per_segment=run.frames_per_segment,
-        size=size,
-        do_normalize=run.do_normalize,
-    )
+    options: dict[str, Any] = {
+        "num_frames": config.num_frames,
+        "frames_per_segment": run.frames_per_segment,
+        "size": {"height": config.image_size, "width": config.image_size},
+        "do_normalize": run.do_normalize,
+    }
+    processor = STTVideoProcessor(**options)
     model = STTForVideoClassification(config)
     if run.backbone_weights is not None:
         if "_Weights." in run.backbone_weights and not run.do_normalize:
