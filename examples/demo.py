@@ -1,9 +1,9 @@
 """The main job from end to end, on data that it makes itself: `make demo`.
 
 Renders faces in DFEW's layout, fine-tunes the weights that the package ships with the compact loss and, beside it,
-with plain cross entropy, evaluates both on the held-out fold, with frames in order and shuffled, and classifies a video
-of that fold with the saved model in a new process. Then `stt timeline` reads a rendered film of two people. The numbers
-show that the machinery works, and say nothing about real faces.
+with plain cross entropy, evaluates both on the held-out fold, with frames in order and shuffled, and classifies a
+video of that fold with the saved model in a new process. Then `stt timeline` reads a rendered film of two people. The
+numbers show that the machinery works, and say nothing about real faces.
 """
 
 import argparse
