@@ -116,7 +116,7 @@ def find_splits(root: Path) -> dict[str | None, Path]:
         raise ValueError(f"{root} holds {shown(own)}, two of which name one split: keep one of the two.")
     if "train" not in own.values() or len(own) == 1:
         raise ValueError(
-            f"{root} holds only the split {shown(own)}: it needs train and one of validation and test, or the class "
+            f"{root} holds only the splits {shown(own)}: it needs train and one of validation and test, or the class "
             "folders themselves, from which folds are made."
         )
     return {split: root / name for name, split in own.items()}

@@ -316,6 +316,8 @@ class STTVideoProcessor(BaseVideoProcessor):
 
 def _warn_of_squeezing(video: torch.Tensor, size: Any) -> None:
     """Warn, once for each size, of frames that can hardly be those of a clip that is cropped to one face."""
+    if not (size["height"] and size["width"]):  # resizing by one edge keeps the shape
+        return
     height, width = video.shape[-2:]
     stretch = width / height * size["height"] / size["width"]
     if max(stretch, 1 / stretch) > MAX_STRETCH:

@@ -44,7 +44,7 @@ def test_frames_are_ordered_by_the_last_number_of_their_name(tmp_path, names):
         (["a1.9.jpg", "a1.10.jpg"], r"Rename the frames by whole numbers"),
         (["0.5.jpg", "1.jpg", "1.5.jpg"], r"the order is unknown"),
         (["cover.jpg", "1.jpg"], r"cover.jpg has no frame number"),
-        (["1.jpg", "01.png"], r"two frames of one number, (1.jpg and 01.png|01.png and 1.jpg): keep one"),
+        (["1.jpg", "01.png"], r"two frames with the same number, (1.jpg and 01.png|01.png and 1.jpg): keep one"),
         (["1.jpg", "2.tif"], r"holds .tif pictures, which are not read: convert them to one of .jpg"),
         (["1.gif", "2.avif"], r"holds .avif, .gif pictures, which are not read"),
     ],

@@ -110,7 +110,7 @@ def test_class_missing_from_test_is_reported(split, load, caplog):
             r"holds Test, train, val beside happy: are folders there splits or cl",
         ),
         (lambda root: (root / "validation").mkdir(), r"two of which name one split: keep one"),
-        (lambda root: shutil.rmtree(root / "train"), r"of splits only Test, val: it needs train and one of"),
+        (lambda root: shutil.rmtree(root / "train"), r"holds only the splits Test, val: it needs train and one of"),
     ],
 )
 def test_ambiguous_splits(split, load, change, message):

@@ -193,7 +193,7 @@ def test_predict_blames_a_damaged_model_and_not_the_video(trained: Path, home: P
         (["--fold=6"], "dfew comes as fold_1, .* not as fold_6"),
         (["--fold=1", "--configuration=compound"], "dfew comes as fold_1, .* not as compound_fold_1"),
         (["--fold=1", "--data_options=[1]"], "--data_options must be a JSON object"),
-        (["--fold=1", '--data_options={"frame": "16f"}'], "dfew has no frame, only frames, clip_dir"),
+        (["--fold=1", '--data_options={"frame": "16f"}'], "dfew has no frame, only missing, frames, clip_dir"),
         (["--dataset=afew", "--soft_labels=True"], "votes, which afew does not come with"),
         (["--fold=1", "--model_config={"], "--model_config is not JSON"),
         (["--fold=1", '--model_config={"hidden_sizes": 3}'], "it has no hidden_sizes"),

@@ -92,8 +92,8 @@ def test_default_model_has_the_number_of_parameters_that_the_configuration_state
         ((2, 3, NUM_FRAMES, SIZE, SIZE), r"\(2, 3, 4, 24, 24\).*\(clips, frames, 3, height, width\)"),
         ((2, 5, 3, SIZE, SIZE), "5 frames of 24×24 px.*4 frames of 24×24 px.*interpolate_pos_encoding"),
         ((2, NUM_FRAMES, 3, SIZE, 40), "4 frames of 24×40 px.*4 frames of 24×24 px.*interpolate_pos_encoding"),
-        ((0, NUM_FRAMES, 3, SIZE, SIZE), r"\(0, 4, 3, 24, 24\).*nothing"),
-        ((2, 0, 3, SIZE, SIZE), r"\(2, 0, 3, 24, 24\).*nothing"),
+        ((0, NUM_FRAMES, 3, SIZE, SIZE), r"\(0, 4, 3, 24, 24\).*axis is empty"),
+        ((2, 0, 3, SIZE, SIZE), r"\(2, 0, 3, 24, 24\).*axis is empty"),
     ],
 )
 def test_wrong_shapes_are_refused_saying_what_came_and_what_was_expected(shape: tuple, expected: str) -> None:

@@ -108,7 +108,7 @@ def test_portrait_and_rotated_videos_are_upright(real, tmp_path, turned):
 
 def test_one_frame_a_second(real, tmp_path):
     rows = list(real(write_video(tmp_path / "v.mp4", drawn(num_frames=6), fps=1)))
-    assert [(r.start_s, r.end_s, r.state, r.track) for r in rows] == [(n, n + 2, "face", 0) for n in range(5)]
+    assert [(r.start_s, r.end_s, r.state, r.track) for r in rows] == [(n, n + 2, "face", 1) for n in range(5)]
 
 
 def test_a_single_frame_of_unknown_duration():

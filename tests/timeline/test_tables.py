@@ -159,7 +159,7 @@ def test_an_interrupted_run_resumes_where_it_was(folder, tmp_path, reads):
 
 def test_a_live_source_that_is_stopped_keeps_its_rows(tmp_path, monkeypatch):
     """Ctrl-C ends a camera: what was seen until then is in the table, the last seconds included."""
-    monkeypatch.setattr(video, "is_live", lambda source: True)
+    monkeypatch.setattr(video, "is_live", lambda source: isinstance(source, str))
     camera = make_timeline()
     read = camera.__class__.__call__
 

@@ -297,7 +297,7 @@ def test_what_would_be_silently_wrong_is_refused(rows: Rows, tmp_path: Path, mon
         several._n_gpu = 2
         STTTrainer(make_model(), several)
     with (
-        pytest.raises(ValueError, match=r"torch 2.8.0 trains to other numbers under FSDP2"),
+        pytest.raises(ValueError, match=r"torch 2.8.0 gives other results under FSDP2"),
         monkeypatch.context() as old,
     ):
         old.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.8.0"))
