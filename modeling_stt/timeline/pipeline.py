@@ -145,10 +145,15 @@ class Timeline:
         """True if the model's folder says that it was trained on synthetic faces."""
         return trained_on_synthetic(self.scorer.name)
 
+    @property
+    def model_name(self) -> str:
+        """Name of the model for other people: of a folder its own name, for its path is of this machine alone."""
+        path = Path(self.scorer.name)
+        return path.name if path.is_absolute() else self.scorer.name
+
     def note(self) -> str:
         """Say in a line which model answers, and how: for pictures and reports."""
-        name = self.scorer.name.rstrip("/").removeprefix(str(Path.home()) + "/")
-        parts = [f"model {name}", f"windows of {self.window_s:g} s every {self.stride_s:g} s"]
+        parts = [f"model {self.model_name}", f"windows of {self.window_s:g} s every {self.stride_s:g} s"]
         if self.min_score:
             parts.append(f"unsure below {self.min_score:.2f}")
         if self.baseline is not None:

@@ -93,7 +93,11 @@ def write_report(
     body += [f'<div class="wide">{_picture(figure)}</div>', "<h2>Who shows what for how long</h2>"]
     body += [_summary_table(summarize(parts), rows, colors), "<h2>Segments</h2>"]
     body += [_segment_table([part for part in parts if part.track is not None], colors)]
-    body += ["<h2>How this was made</h2>", _settings_table(timeline.settings()), f"<p>{escape(LIMITS)}</p>"]
+    body += [
+        "<h2>How this was made</h2>",
+        _settings_table(timeline.settings() | {"model": timeline.model_name}),
+        f"<p>{escape(LIMITS)}</p>",
+    ]
     _write_page(Path(path), name, body)
 
 

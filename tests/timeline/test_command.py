@@ -276,6 +276,7 @@ def test_one_pass_makes_everything(model, folder, tmp_path, capsys):
     assert {"t.csv", "t.segments.csv", "t.summary.csv", "c.png", "w.mp4", "r.html"} <= set(os.listdir(tmp_path))
     page = (tmp_path / "r.html").read_text("utf-8")
     assert "person 1" in page and "data:image/png;base64," in page and "An expression is not an emotion" in page
+    assert model.name in page and str(model) not in page, "the page is for other people, who have not this folder"
     assert "://" not in page, "the page needs no other file"  # base64 may spell any word, but has no colon
     assert "2 rows (2 face) of 1 video" in capsys.readouterr().out
 
