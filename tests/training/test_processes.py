@@ -33,6 +33,8 @@ sys.path.insert(0, str(ROOT / "examples"))
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 TINY_MODEL = {k: v for k, v in make_model().config.to_diff_dict().items() if k in STTConfig.__annotations__}
+# From small weights, two epochs magnify the rounding of sums in another order less than the bounds below allow.
+TINY_MODEL["initializer_range"] = 0.02
 # Eleven clips: no whole number of batches, of processes' batches, or of accumulation steps.
 WHOLE = {"batch_norm": "frozen", "per_device_train_batch_size": 8}
 CUT = {"2x4": WHOLE | {"per_device_train_batch_size": 4}}
@@ -206,6 +208,10 @@ def test_fsdp_changes_nothing(
     assert set(model.config.auto_map.values()) >= {"modeling_stt.STTForVideoClassification"}
     files = {path.name for path in (folder / "fsdp" / "checkpoint-4").glob("*.py")}
     assert files == {"modeling_stt.py", "configuration_stt.py", "video_processing_stt.py", "video_reading_stt.py"}
+    if (
+        device == "cpu"
+    ):  # there FSDP computes in float32 whatever is asked for, as the numbers show: nothing to compare
+        return
     rows = json.loads((folder / "rows.json").read_text())
     one = make_trainer(rows, folder / "bf16", bf16=True, **WHOLE)
     one.train()
@@ -219,7 +225,7 @@ def test_processes_that_do_not_know_of_each_other_are_refused(
     """Started on a machine without GPUs and without --use_cpu, each would train by itself, into the same folder."""
     trainer = make_trainer(json.loads((folder / "rows.json").read_text()), tmp_path)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match=r"2 processes were started, and each would train alone.*--use_cpu"):
+    with pytest.raises(ValueError, match=r"2 processes were started, but each would train alone.*--use_cpu"):
         trainer._prepare_devices()
 
 
