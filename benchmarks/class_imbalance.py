@@ -1,4 +1,4 @@
-"""What the answers to class imbalance, and training on votes, do to WAR and UAR on imbalanced synthetic faces.
+"""Effect of the answers to class imbalance, and of training on votes, on WAR and UAR on imbalanced synthetic faces.
 
     python benchmarks/class_imbalance.py --seeds 0 1 2 --jobs 2 --output benchmarks/results/class_imbalance.json
 

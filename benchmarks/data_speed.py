@@ -1,4 +1,4 @@
-"""How fast clips come from disk: JPEG folders, video files, and through a DataLoader.
+"""Speed of reading clips from disk: JPEG folders, video files, and through a DataLoader.
 
     python benchmarks/data_speed.py                    # all sections, writes benchmarks/results/data_speed.json
     python benchmarks/data_speed.py --sections jpeg
@@ -366,7 +366,7 @@ SECTIONS = {"jpeg": measure_jpeg, "clip": measure_clip, "window": measure_window
 
 
 def describe_decoders() -> dict[str, Any]:
-    """Versions of what is compared, beyond those that every result tells."""
+    """Versions of what is compared, beyond those in every result."""
     return {
         **{name: importlib.metadata.version(name) for name in ("av", "pillow", "torchvision")},
         "opencv": cv2.__version__ if cv2 else "not installed",
@@ -399,8 +399,8 @@ def main() -> None:
     print(f"torchcodec {TORCHCODEC}")
     results = json.loads(arguments.output.read_text(encoding="utf-8")) if arguments.output.exists() else {}
     for section in arguments.sections:
-        told = {"decoders": describe_decoders(), "environment": describe_environment()}
-        results[section] = SECTIONS[section](arguments) | told
+        about = {"decoders": describe_decoders(), "environment": describe_environment()}
+        results[section] = SECTIONS[section](arguments) | about
         write_results(arguments.output, results)
 
 

@@ -1,4 +1,4 @@
-"""Initialisation: how much of what tells clips apart survives the first pass, and who leaves chance in training.
+"""Initialisation: the share of the differences between clips that survives the first pass, and training from it.
 
     python benchmarks/initialisation.py --data_dir RENDERED --output benchmarks/results/initialisation.json
 

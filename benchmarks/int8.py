@@ -1,4 +1,4 @@
-"""What exporting and int8 do to a model's answers, to its speed and to its size.
+"""Effect of exporting and int8 on a model's answers, speed and size.
 
     make demo
     pip install -e '.[onnx]' openvino

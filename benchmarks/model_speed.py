@@ -1,4 +1,4 @@
-"""How fast the model is and how much memory it takes: as a share of the matrix rate, and beside other models.
+"""Speed and memory of the model: as a share of the matrix rate, and beside other models.
 
     python benchmarks/model_speed.py                              # all sections, on the GPU if there is one
     python benchmarks/model_speed.py --sections rate --device cpu
@@ -398,7 +398,7 @@ def measure_point(setting: str, size: int, arguments: argparse.Namespace) -> dic
 
 
 def measure_memory(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What one more clip adds to the peak memory of a training step, with and without gradient checkpointing."""
+    """Measure what one more clip adds to the peak memory of a training step, with and without gradient checkpointing."""
     rows = []
     few, many = (8, 16) if arguments.device.type == "cuda" else (1, 3)
     for precision in arguments.precisions:

@@ -1,4 +1,4 @@
-"""How long `import modeling_stt` takes, beside `import transformers` and `import torch`, in fresh interpreters.
+"""Time of `import modeling_stt`, beside `import transformers` and `import torch`, in fresh interpreters.
 
     python benchmarks/startup.py
 

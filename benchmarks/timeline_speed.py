@@ -112,7 +112,7 @@ def write_loop(path: Path, video: Path, times: int) -> Path:
 
 
 def measure_speed(video: Path, seconds: int) -> list[dict[str, Any]]:
-    """How many times faster than real time a video is read: by model, frames searched, and torch's threads."""
+    """Measure speed as a multiple of real time: by model, frames searched, and torch's threads."""
     rows = []
     for name, detect_fps, num_threads in product(("full size, bfloat16", "small, float32"), (None, 15), (1, 2)):
         torch.set_num_threads(num_threads)

@@ -1,4 +1,4 @@
-"""How fast train.py trains, how much memory it takes, and where an epoch spends its time.
+"""Speed and memory of train.py, and the time of an epoch by phase.
 
     python benchmarks/training_speed.py --output benchmarks/results/training_speed.json
     python benchmarks/training_speed.py --small        # a small model, for machines without a GPU
@@ -96,7 +96,7 @@ class _Clock(TrainerCallback):
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """What runs in this context is of this phase."""
+        """Count the time of this context as this phase's."""
         self.enter(name)
         try:
             yield
@@ -136,7 +136,7 @@ def peak_memory() -> float:
 
 
 class _TimedTrainer(STTTrainer):
-    """STTTrainer that tells a clock what it is doing."""
+    """STTTrainer that reports its phases to a clock."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.clock = _Clock()
@@ -173,7 +173,7 @@ class _TimedTrainer(STTTrainer):
 
 
 def work(path: Path, options: list[str]) -> None:
-    """What `accelerate launch` starts: one training by train.py, its findings written to `path`."""
+    """Run what `accelerate launch` starts: one training by train.py, its findings written to `path`."""
     modeling_stt.training.protocol.STTTrainer = _TimedTrainer  # type: ignore[misc]
     finished = train(options)
     trainer = finished.trainer
