@@ -1,4 +1,4 @@
-"""Initialisation: the share of the differences between clips that survives the first pass, and training from it.
+"""Initialisation: the share of the clips' differences that survives the first pass, and training from there.
 
     python benchmarks/initialisation.py --data_dir RENDERED --output benchmarks/results/initialisation.json
 

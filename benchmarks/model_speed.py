@@ -398,7 +398,7 @@ def measure_point(setting: str, size: int, arguments: argparse.Namespace) -> dic
 
 
 def measure_memory(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Measure what one more clip adds to the peak memory of a training step, with and without gradient checkpointing."""
+    """Measure what a further clip adds to the peak of a training step, with and without gradient checkpointing."""
     rows = []
     few, many = (8, 16) if arguments.device.type == "cuda" else (1, 3)
     for precision in arguments.precisions:
