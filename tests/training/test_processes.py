@@ -208,9 +208,8 @@ def test_fsdp_changes_nothing(
     assert set(model.config.auto_map.values()) >= {"modeling_stt.STTForVideoClassification"}
     files = {path.name for path in (folder / "fsdp" / "checkpoint-4").glob("*.py")}
     assert files == {"modeling_stt.py", "configuration_stt.py", "video_processing_stt.py", "video_reading_stt.py"}
-    if (
-        device == "cpu"
-    ):  # there FSDP computes in float32 whatever is asked for, as the numbers show: nothing to compare
+    # Seen on CPUs: accelerate leaves FSDP in float32 if bf16=True comes from the Trainer alone. Nothing to compare then.
+    if device == "cpu":
         return
     rows = json.loads((folder / "rows.json").read_text())
     one = make_trainer(rows, folder / "bf16", bf16=True, **WHOLE)
@@ -304,6 +303,7 @@ class CutAfterForward(TrainerCallback):
 def run_fsdp(folder: Path) -> None:
     """Trainings under FSDP2."""
     from accelerate import PartialState
+    from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedType
 
     if not torch.cuda.is_available():
@@ -318,6 +318,7 @@ def run_fsdp(folder: Path) -> None:
     saved = cut | {"save_strategy": "steps", "save_steps": 1}
     runs = {"fsdp": saved, "resumed": saved, "cut after forward": cut, "bf16": cut | {"bf16": True}}
     for name, options in runs.items():
+        AcceleratorState._reset_state()  # it would keep the precision of the first trainer
         trainer = make_trainer(rows, folder / name, **options)
         assert trainer.is_fsdp_enabled
         if name == "cut after forward":
