@@ -208,7 +208,7 @@ def test_fsdp_changes_nothing(
     assert set(model.config.auto_map.values()) >= {"modeling_stt.STTForVideoClassification"}
     files = {path.name for path in (folder / "fsdp" / "checkpoint-4").glob("*.py")}
     assert files == {"modeling_stt.py", "configuration_stt.py", "video_processing_stt.py", "video_reading_stt.py"}
-    # Seen on CPUs: accelerate leaves FSDP in float32 if bf16=True comes from the Trainer alone. Nothing to compare then.
+    # Seen on CPUs: FSDP stays in float32 if bf16=True comes from the Trainer alone, so there is nothing to compare.
     if device == "cpu":
         return
     rows = json.loads((folder / "rows.json").read_text())
