@@ -18,7 +18,7 @@ $(INSTALLED): setup.py
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-# Renders synthetic faces, trains a small STT on them with and without the compact loss, classifies a video.
+# Renders faces, fine-tunes the shipped weights on them with and without the compact loss, classifies a video.
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py --output_dir demo
 

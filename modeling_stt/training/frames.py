@@ -129,7 +129,7 @@ class FrameModel(nn.Module):
         # Taken from a whole model, so that its weights are initialised as there.
         self.backbone = STTForVideoClassification(config).stt.backbone
         self.num_classes = num_classes
-        self.head = nn.Linear(config.backbone_widths[-1], num_classes + num_units)
+        self.head = nn.Linear(config.backbone_channels, num_classes + num_units)
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """`(N, 3, S, S)` in [0, 1] to logits `(N, K)` and units `(N, U)`, as float32."""
