@@ -2,7 +2,9 @@
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -17,8 +19,8 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader, Dataset
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import EvalLoopOutput, PredictionOutput, TrainOutput
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, PredictionOutput, TrainOutput
 
 from ..modeling_stt import STTForVideoClassification, STTVideoClassifierOutput
 from ..video_processing_stt import STTVideoProcessor
@@ -29,6 +31,7 @@ from .losses import MOMENTA, ClassMeans, class_weights, compact_softmax_cross_en
 from .metrics import compute_metrics
 from .results import RESULTS_FILE
 from .sampler import ClipSampler, SamplerEpoch
+from .weights import read_weights
 
 MEANS_FILE = "class_means.safetensors"  # in a checkpoint, of the compact losses that need class means
 
@@ -235,21 +238,57 @@ class STTTrainer(Trainer):
                         torch.distributed.broadcast(statistic, src=0)
 
     def _load_best_model(self) -> None:
-        """As in transformers, but refuse a missing model: transformers warns and continues with the last one."""
+        """As in transformers, but refuse a missing or incomplete model: transformers warns and goes on with the last.
+
+        Its own would also pass over the weights of frame encoders, see `_save`.
+        """
         best = Path(self.state.best_model_checkpoint or "")
         if not best.is_dir():
             raise FileNotFoundError(
                 f"{best} is not on this machine. Several machines need an output_dir that they share: copy the "
                 'checkpoints to one, and start again with resume_from_checkpoint="last".'
             )
-        super()._load_best_model()
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_best_model()
+        else:
+            self._load_weights(best)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """As in transformers, but every weight must be there."""
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            self._load_weights(Path(resume_from_checkpoint), model)
+
+    def _load_weights(self, checkpoint: Path, model: nn.Module | None = None) -> None:
+        model = self.model if model is None else model
+        assert model is not None
+        weights = read_weights(checkpoint)
+        if weights.keys() != model.state_dict().keys():
+            differing = sorted(weights.keys() ^ model.state_dict().keys())
+            raise ValueError(
+                f"{checkpoint} does not hold the weights of this training's model: {len(differing)} differ, such as "
+                f"{', '.join(differing[:3])}. Resume with the options and the version that it was started with."
+            )
+        model.load_state_dict(weights)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """As in transformers, which would save torch's code with a model whose class FSDP2 has replaced."""
+        """As in transformers, but checkpoints name weights as the model does.
+
+        `save_pretrained` writes those of frame encoders by older names, which `from_pretrained` translates and the
+        Trainer does not: it would resume without them. Finished models keep the older names, for other versions.
+        Under FSDP2 transformers would save torch's code with a model whose class torch has replaced.
+        """
         if isinstance(self.model, FSDPModule):
             sharded, own = type(self.model), STTForVideoClassification
             sharded.__module__, sharded.__name__ = own.__module__, own.__name__
-        super()._save(output_dir, state_dict)
+        model: Any = self.model
+        folder = Path(output_dir or str(self.args.output_dir))
+        if folder.name.startswith(PREFIX_CHECKPOINT_DIR):
+            with _own_names(model):
+                super()._save(output_dir, state_dict)
+        else:
+            super()._save(output_dir, state_dict)
 
     def create_model_card(self, *args: Any, model_name: str | None = None, **kwargs: Any) -> None:
         """Write the card as README.md of the output folder, in place of transformers' generic one.
@@ -356,6 +395,16 @@ class _EndOfStep(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.class_means.end_step(args.device)
+
+
+@contextmanager
+def _own_names(model: PreTrainedModel) -> Iterator[None]:
+    """Let `save_pretrained`, which transformers calls without options, write weights by the model's own names."""
+    model.save_pretrained = partial(model.save_pretrained, save_original_format=False)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del model.save_pretrained
 
 
 def _hub_room() -> ModuleType:
