@@ -31,7 +31,8 @@ from modeling_stt import (
     sample_frame_indices,
     video_reading_stt,
 )
-from modeling_stt.video_reading_stt import list_frame_files, read_frame_files, read_video_frames
+from modeling_stt.timeline import read_frames
+from modeling_stt.video_reading_stt import VideoReader, list_frame_files, read_frame_files, read_video_frames
 
 NUM_BITS = 8
 HEIGHT, WIDTH = 48, 80
@@ -109,6 +110,11 @@ ENCODINGS: dict[str, dict[str, Any]] = {
         "codec": "libx265",
         "options": {"x265-params": "open-gop=1:keyint=12:bframes=3:log-level=none"},
     },
+    "hevc_sub_layers.mkv": {
+        "codec": "libx265",
+        "options": {"x265-params": "temporal-layers=3:bframes=8:b-pyramid=1:log-level=none"},
+    },
+    "h264_pyramid_of_b_frames.mp4": {"options": {"x264-params": "bframes=8:b-pyramid=normal:b-adapt=0"}},
     "mpeg4_b_frames.mp4": {"codec": "mpeg4", "options": {"bf": "2"}},
     "h264_b_frames.mov": {"options": B_FRAMES},
     "mpeg4.avi": {"codec": "mpeg4"},
@@ -305,6 +311,38 @@ def test_frames_cut_off_by_an_edit_list_are_not_shown(tmp_path, clip):
     frames, metadata = read_video_frames(path, choose(0, 4, 5, 52))
     assert numbers_of(frames) == [7, 11, 12, 59]
     assert metadata.total_num_frames == 53
+
+
+def test_non_reference_frames_that_are_not_chosen_are_not_decoded(tmp_path, monkeypatch):
+    """Frame 9 is predicted from 0, 3 and 6 only, and 59 from those of its group: decoding all before costs time."""
+    decoded = []
+    accept = video_reading_stt._ExpectedFrames.accept
+    monkeypatch.setattr(
+        video_reading_stt._ExpectedFrames, "accept", lambda self, index: decoded.append(index) or accept(self, index)
+    )
+    for suffix in ("mp4", "mov", "mkv"):
+        path = write_video(
+            tmp_path / f"b_frames.{suffix}", options={**B_FRAMES, "x264-params": "b-pyramid=0:scenecut=0"}
+        )
+        everything = decode_all(path)
+        with monkeypatch.context() as patch:
+            patch.setattr(VideoReader, "_decode_all", None)
+            for index, expected in ((9, [0, 3, 6, 9]), (59, [48, 51, 54, 57, 59])):
+                decoded.clear()
+                assert torch.equal(read_video_frames(path, choose(index))[0][0], everything[index])
+                assert decoded == expected, suffix
+
+
+def test_a_stray_packet_of_another_stream_does_not_end_the_reading(tmp_path):
+    """PyAV answered the bare IndexError of a stream that the file's beginning does not announce."""
+    path = write_video(tmp_path / "stray.ts", options=B_FRAMES)
+    data = bytearray(path.read_bytes())
+    picture = b"\x00\x00\x01\xe0"
+    last = max(start for start in range(0, len(data), 188) if picture in data[start : start + 188])
+    data[last + 1] ^= 4  # the number of its stream, in a packet where a picture begins
+    path.write_bytes(data)
+    assert numbers_of(read_video_frames(path, choose(3, 30))[0]) == [3, 30]
+    assert len(list(read_frames(path))) > 50
 
 
 def test_a_skipping_decoder_cannot_mislead(tmp_path):

@@ -18,7 +18,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image, ImageDraw, ImageFont
 
-from ..video_reading_stt import ONE_THREAD
+from ..video_reading_stt import ONE_THREAD, read_packets
 from .pictures import STATE_EDGE, class_colors, font_file, ink_on
 from .pipeline import SYNTHETIC, Timeline
 from .rows import UNSURE, Row
@@ -209,7 +209,7 @@ def _packets(
     tick = float(stream.time_base or 0)
     offset = round(offset_s / tick) if tick else 0
     with suppress(av.error.FFmpegError):  # where the source breaks off, as the picture does
-        for packet in source.demux(stream):
+        for packet in read_packets(source, stream):
             # Packets before 0 only prime the decoder, and would make Matroska shift all times.
             if packet.dts is not None and packet.pts is not None and packet.pts >= offset:
                 packet.dts, packet.pts = packet.dts - offset, packet.pts - offset

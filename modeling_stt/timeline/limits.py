@@ -8,7 +8,7 @@ from pathlib import Path
 
 import av
 
-from ..video_reading_stt import VideoReader
+from ..video_reading_stt import VideoReader, read_packets
 from .video import TimedFrame, read_frames
 
 
@@ -48,7 +48,7 @@ class VideoLimits:
         try:
             with VideoReader(f"file:{os.fspath(video)}", name).open() as (container, stream):
                 self._check_side(stream.width, stream.height, name)
-                packets = (packet for packet in container.demux(stream) if packet.size)
+                packets = (packet for packet in read_packets(container, stream) if packet.size)
                 times = [packet.pts for packet in islice(packets, self.frames + 1)]
         except (av.error.FFmpegError, OSError) as error:
             raise ValueError(f"{name} cannot be read as a video ({error.strerror}).") from error

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import av
 import numpy as np
 
-from ..video_reading_stt import IMAGE_SUFFIXES, VideoReader, open_source
+from ..video_reading_stt import IMAGE_SUFFIXES, VideoReader, open_source, read_packets
 
 # What FFmpeg calls these cameras; other systems' (avfoundation, dshow) are missing from PyAV's packages.
 CAMERAS = "/dev/video"
@@ -360,7 +360,7 @@ class _Packets:
         ticks = {stream.index: float(stream.time_base or 0) for stream in self.container.streams}
         last: int | None = None
         try:
-            for packet in self.container.demux():
+            for packet in read_packets(self.container):
                 index = packet.stream_index
                 if packet.pts is not None:
                     end_s = (packet.pts + (packet.duration or 0)) * ticks[index]
