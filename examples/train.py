@@ -20,11 +20,12 @@ from typing import Any
 from transformers import set_seed
 
 from dataset_scripts import BUILDERS, configurations, load_dataset
+from dataset_scripts.clip_folder import ClipFolderConfig, scan_folder
 from dataset_scripts.rendered_faces import MARKER as SYNTHETIC_MARKER
 from dataset_scripts.verify import config_class, own_options, verify
 from modeling_stt.timeline import FaceCrop
 from modeling_stt.timeline.crops import CONVENTION
-from modeling_stt.training import FoldRows, FoldRun, run_fold
+from modeling_stt.training import FoldRows, FoldRun, TrainingImages, match_images, run_fold
 from modeling_stt.training.data import (
     builder_options,
     check_dataset,
@@ -51,6 +52,7 @@ def train(arguments: Sequence[str]) -> FoldRun:
     options = builder_options(run, own_options(config_class(run.dataset)))
     with args.main_process_first(desc="preparing the data set"):
         rows = load_rows(run, configuration, options)
+        images = load_images(run, rows.class_names)
         is_verified = run.verify_data and args.process_index == 0
         verification = verify_rows(run, configuration, options) if is_verified else None
 
@@ -67,6 +69,7 @@ def train(arguments: Sequence[str]) -> FoldRun:
         args,
         fold_protocol(run),
         augment=augment,
+        images=images,
         verification=verification,
         about={
             "dataset": run.dataset,
@@ -92,6 +95,23 @@ def load_rows(run: RunArguments, configuration: str, options: dict[str, Any]) ->
     except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
     return split_rows(run.dataset, rows)
+
+
+def load_images(run: RunArguments, class_names: Sequence[str]) -> TrainingImages | None:
+    """List the images to train on beside the clips: those of `train`, or all where there are no splits."""
+    if run.image_dir is None:
+        return None
+    try:
+        config = ClipFolderConfig(data_dir=run.image_dir, images=True, classes=run.image_classes)
+        found = scan_folder(config.root, images=True, classes=config.class_of_folder())
+        rows = [
+            {"clip_id": image.clip_id, "label": image.class_name, "frames": [image.path]}
+            for image in found
+            if image.split in (None, "train")
+        ]
+        return TrainingImages(match_images(rows, class_names), run.image_share, str(config.root))
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"--image_dir, --image_classes or --image_share: {error}") from error
 
 
 def verify_rows(run: RunArguments, configuration: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -143,6 +143,7 @@ def _facts(run: TrainedRun) -> dict[str, Any]:
         "carbon": _carbon(run),
         "calibration": results.get("calibration"),
         "audit": results.get("audit"),
+        "images": results.get("images"),
     }
 
 

@@ -5,6 +5,7 @@ from .backbone_weights import BackboneReport, load_backbone_weights
 from .calibration import accuracy_at_coverage, calibrate, expected_calibration_error
 from .clips import ClipAugment, ClipDataset, ClipDraw, ClipPhotometry
 from .cross_validation import CrossValidation, MeanOfFolds, summarize_folds
+from .images import TrainingImages, match_images
 from .losses import COMPACT_LOSSES, ClassMeans, class_weights, compact_softmax_cross_entropy
 from .metrics import (
     WAR_UAR_METRIC,
@@ -41,6 +42,7 @@ __all__ = [
     "STTTrainer",
     "STTTrainingArguments",
     "Scores",
+    "TrainingImages",
     "accuracy_at_coverage",
     "audit_time",
     "calibrate",
@@ -52,6 +54,7 @@ __all__ = [
     "expected_calibration_error",
     "hash_weights",
     "load_backbone_weights",
+    "match_images",
     "run_fold",
     "score",
     "set_classes",

@@ -80,6 +80,21 @@ class RunArguments:
             "Default: face_crop.json in the data's folder, which `stt crop` writes, if it is there."
         },
     )
+    image_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder of class-named folders of images, or of train and test with these, to train on beside the "
+            "clips; their own head is not kept."
+        },
+    )
+    image_classes: str | None = field(
+        default=None,
+        metadata={
+            "help": "The clips' names for folders of images that are called otherwise, all folders of them: "
+            "1=surprise,2=fear,3=disgust,4=happy,5=sad,6=angry,7=neutral for RAF-DB."
+        },
+    )
+    image_share: float = field(default=0.25, metadata={"help": "Share of every batch that images make up."})
     smallest_crop: float = field(
         default=0.08, metadata={"help": "Smallest share of a frame that the random crop keeps in training."}
     )
@@ -107,7 +122,7 @@ class RunArguments:
 # Groups of --help, in its order; the rest of transformers' TrainingArguments comes last.
 _DATA = (
     *("data_dir", "dataset", "fold", "configuration", "data_options", "verify_data", "soft_labels"),
-    *("face_crop", "smallest_crop", "photometry"),
+    *("image_dir", "image_classes", "image_share", "face_crop", "smallest_crop", "photometry"),
 )
 _MODEL = ("model", "model_config", "backbone", "lora_rank", "backbone_weights", "do_normalize", "frames_per_segment")
 _PROTOCOL = ("selection", "select_by", "validation_fraction", "audit")

@@ -18,6 +18,7 @@ from .calibration import LEAST_CLIPS, calibrate, describe_calibration, reset_cal
 from .clips import ClipAugment, ClipDataset
 from .environment import describe_environment
 from .identity import checkpoint_to_resume, describe_recipe, describe_run, finished_before
+from .images import TrainingImages
 from .lora import merge_lora, save_adapter
 from .metrics import score
 from .results import RESULTS_FILE, RUN_FILE, write_results
@@ -181,6 +182,7 @@ def run_fold(
     protocol: FoldProtocol = FoldProtocol(),  # frozen
     *,
     augment: ClipAugment | None = None,
+    images: TrainingImages | None = None,
     verification: dict[str, Any] | None = None,
     about: dict[str, Any] | None = None,
 ) -> FoldRun:
@@ -194,6 +196,7 @@ def run_fold(
             finished one as it is.
         protocol: How the epoch is chosen, and what is scored.
         augment: Augmentation of training clips; None for the recipe's.
+        images: Images to train on beside the clips, see [`STTTrainer`].
         verification: Result of a check of the data, for results.json; the main process's is written.
         about: Facts that go into results.json as they are, such as the data set's name and fold.
 
@@ -211,6 +214,7 @@ def run_fold(
         "format": 1,
         **(about or {}),
         **describe_run(model, processor, folds),
+        "images": None if images is None else images.describe(model.config.class_names),
         "protocol": protocol.describe(rows),
         "recipe": describe_recipe(args, augment) | {"soft_labels": protocol.soft_labels},
         "environment": describe_environment(),
@@ -218,7 +222,7 @@ def run_fold(
     if (finished := finished_before(args, run)) is not None:
         return FoldRun(None, finished)
     checkpoint = checkpoint_to_resume(args, run)
-    trainer = _make_trainer(model, processor, folds, args, protocol, augment)
+    trainer = _make_trainer(model, processor, folds, args, protocol, augment, images)
     if trainer.is_world_process_zero():
         _announce(run, folds)
         write_results(Path(str(args.output_dir)) / RUN_FILE, run)
@@ -242,13 +246,14 @@ def _make_trainer(
     args: STTTrainingArguments,
     protocol: FoldProtocol,
     augment: ClipAugment,
+    images: TrainingImages | None,
 ) -> STTTrainer:
     classes, votes = model.config.class_names, protocol.soft_labels
     clips = ClipDataset(folds["train"], processor, augment=augment, seed=args.seed, labels=classes, votes=votes)
     judged = (
         None if protocol.selection == "last" else ClipDataset(folds[protocol.selection], processor, labels=classes)
     )
-    return STTTrainer(model=model, args=args, train_dataset=clips, eval_dataset=judged)
+    return STTTrainer(model=model, args=args, train_dataset=clips, eval_dataset=judged, images=images)
 
 
 def _announce(run: dict[str, Any], folds: dict[str, Dataset]) -> None:

@@ -68,9 +68,13 @@ class ClipSampler(Sampler[ClipDraw]):
 
 
 class SamplerEpoch(TrainerCallback):
-    """Sets the sampler's epoch, which transformers omits when several processes resume within an epoch."""
+    """Sets the sampler's epoch, which transformers omits when several processes resume within an epoch.
 
-    def __init__(self, sampler: ClipSampler) -> None:
+    Args:
+        sampler: Has a method `set_epoch`.
+    """
+
+    def __init__(self, sampler: Any) -> None:
         self.sampler = sampler
 
     def on_epoch_begin(

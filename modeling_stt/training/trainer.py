@@ -27,6 +27,7 @@ from ..video_processing_stt import STTVideoProcessor
 from .arguments import STTTrainingArguments
 from .calibration import reset_calibration
 from .clips import ClipAugment, ClipDataset
+from .images import ClipsAndImages, MixedSampler, TrainingImages, image_classes, is_image
 from .losses import MOMENTA, ClassMeans, class_weights, compact_softmax_cross_entropy
 from .metrics import compute_metrics
 from .results import RESULTS_FILE
@@ -53,6 +54,9 @@ class STTTrainer(Trainer):
         train_dataset: Rows of a data set, as `load_dataset(…, split="train")` gives them, which are augmented as the
             recipe does; or a [`ClipDataset`] of one's own. Drawn by a [`ClipSampler`].
         eval_dataset: Rows or clips without augmentation, or several such data sets by name.
+        images: Images to train on beside the clips, through a head of their own, which is no longer part of the model
+            when `train` returns; it is kept in checkpoints, so that a run resumes with it. They are augmented and
+            weighted against imbalance as the clips are; the compact loss leaves them out.
         kwargs: All other arguments of transformers' `Trainer`. `processing_class` is the [`STTVideoProcessor`] that
             makes clips of rows, and is saved with every checkpoint; by default that of the training clips.
             `compute_metrics` gives the scores above by default.
@@ -72,6 +76,7 @@ class STTTrainer(Trainer):
         args: STTTrainingArguments,
         train_dataset: Rows | ClipDataset | None = None,
         eval_dataset: Rows | Dataset | dict[str, Rows | Dataset] | None = None,
+        images: TrainingImages | None = None,
         **kwargs: Any,
     ) -> None:
         class_names, processor = model.config.class_names, kwargs.get("processing_class")
@@ -87,23 +92,39 @@ class STTTrainer(Trainer):
             kwargs.setdefault("processing_class", train_dataset.processor)
         kwargs.setdefault("compute_metrics", compute_metrics(class_names))
         freeze_backbone(model, args)
+        self.images = images
         super().__init__(
             model=model,
             args=args,
-            train_dataset=train_dataset,
+            train_dataset=train_dataset if images is None else self._mix(train_dataset, images, model),
             eval_dataset=eval_dataset,
             compute_loss_func=self._batch_loss,
             **kwargs,
         )
-        self.class_weight = None
+        self.class_weight = self.image_class_weight = None
         if train_dataset is not None:
             self.class_weight = class_weights(train_dataset.label_ids, len(class_names), args.class_weighting)
+        if isinstance(self.train_dataset, ClipsAndImages):
+            of_images = self.train_dataset.images.label_ids
+            self.image_class_weight = class_weights(of_images, len(class_names), args.class_weighting)
         self.class_means = None
         if args.compact_weight and args.compact_loss in MOMENTA:
             momentum = MOMENTA[args.compact_loss]
             self.class_means = ClassMeans(len(class_names), model.config.hidden_size, momentum)
             self.add_callback(_EndOfStep(self.class_means))
         self._prepare_devices()
+
+    def _mix(
+        self, clips: ClipDataset | None, images: TrainingImages, model: STTForVideoClassification
+    ) -> ClipsAndImages:
+        """Put images beside the clips, and make their head."""
+        if clips is None:
+            raise ValueError("images are trained on beside clips: give train_dataset, too.")
+        names = model.config.class_names
+        rows = ClipDataset(images.rows, clips.processor, augment=clips.augment, seed=clips.seed, labels=names)
+        self.image_classifier = nn.Linear(model.config.hidden_size, len(names))
+        model._init_weights(self.image_classifier)
+        return ClipsAndImages(clips, rows)
 
     def _prepare_devices(self) -> None:
         started = int(os.environ.get("WORLD_SIZE", "1"))
@@ -139,12 +160,36 @@ class STTTrainer(Trainer):
     ) -> torch.Tensor:
         """Loss of this part of the global batch; transformers adds up the parts and has counted their labels."""
         if num_items_in_batch is not None and labels.ndim == 2:
-            # transformers has counted K numbers for every clip with soft labels.
+            # transformers has counted all numbers of every clip with soft labels.
             num_items_in_batch = num_items_in_batch / labels.shape[1]
-        assert outputs.logits is not None and outputs.pooler_output is not None
-        if self.class_means is not None and self.model is not None and self.model.training:
-            self.class_means.add(outputs.logits, outputs.pooler_output, labels)
-        return self._loss(outputs.logits, outputs.pooler_output, labels, num_items_in_batch)
+        logits, features = outputs.logits, outputs.pooler_output
+        assert logits is not None and features is not None and self.model is not None
+        image_loss: torch.Tensor | float = 0.0
+        if self.images is not None and self.model.training:
+            assert num_items_in_batch is not None  # transformers counts the labels of all training batches
+            chosen = is_image(labels, logits.shape[1])
+            image_loss = self._image_loss(features[chosen], labels[chosen], num_items_in_batch)
+            logits, features, labels = logits[~chosen], features[~chosen], labels[~chosen]
+            labels = labels if labels.ndim == 1 else labels[:, : logits.shape[1]]
+        if self.class_means is not None and self.model.training:
+            self.class_means.add(logits, features, labels)
+        return self._loss(logits, features, labels, num_items_in_batch) + image_loss
+
+    def _image_loss(self, features: torch.Tensor, labels: torch.Tensor, num_items: torch.Tensor) -> torch.Tensor:
+        """Cross entropy of the images' own head; zero, but part of the graph, where a micro-batch has no image."""
+        model: Any = self._whole_model()
+        head = model.image_classifier
+        logits = head(features)
+        return compact_softmax_cross_entropy(
+            logits,
+            features,
+            head.weight,
+            image_classes(labels, logits.shape[1]),
+            compact_weight=0.0,
+            label_smoothing=self.args.label_smoothing_factor,
+            class_weight=self.image_class_weight,
+            num_items=num_items,
+        )
 
     def _loss(
         self,
@@ -156,7 +201,7 @@ class STTTrainer(Trainer):
         return compact_softmax_cross_entropy(
             logits,
             features,
-            self._classifier_weight().to(logits.device),
+            self._whole_model().classifier.weight.to(logits.device),
             labels,
             compact_weight=self.args.compact_weight,
             compact_loss=self.args.compact_loss,
@@ -166,18 +211,25 @@ class STTTrainer(Trainer):
             num_items=num_items,
         )
 
-    def _classifier_weight(self) -> torch.Tensor:
-        """`(K, D)`: the rows of the classifier, gathered where FSDP2 has sharded them after the forward pass."""
-        model = self.accelerator.unwrap_model(self.model)
+    def _whole_model(self) -> STTForVideoClassification:
+        """The model, with the parameters outside the blocks gathered where FSDP2 has sharded them."""
+        model: Any = self.accelerator.unwrap_model(self.model)
         if isinstance(model, FSDPModule):
-            model.unshard()  # parameters outside the blocks; does nothing where they are gathered already
-        return model.classifier.weight
+            model.unshard()  # does nothing where they are gathered already
+        return model
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """As in transformers, after the model's temperature and threshold, fitted to other weights, are reset."""
         model: Any = self.model
         reset_calibration(model.config)
-        return super().train(*args, **kwargs)
+        if self.images is None:
+            return super().train(*args, **kwargs)
+        # Part of the model while it trains: processes then average its gradients, and checkpoints hold it.
+        model.image_classifier = self.image_classifier.to(self.args.device)
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            del model.image_classifier
 
     def compute_loss(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """As in transformers, which puts the whole model into training mode; frozen modules are taken out of it."""
@@ -264,6 +316,8 @@ class STTTrainer(Trainer):
         model = self.model if model is None else model
         assert model is not None
         weights = read_weights(checkpoint)
+        if not weights:
+            raise ValueError(f"{checkpoint} holds no weights in safetensors files: name a whole checkpoint.")
         if weights.keys() != model.state_dict().keys():
             differing = sorted(weights.keys() ^ model.state_dict().keys())
             raise ValueError(
@@ -335,19 +389,24 @@ class STTTrainer(Trainer):
         if self.class_means is not None and checkpoint is not None:
             self.class_means.load_state_dict(load_file(Path(checkpoint) / MEANS_FILE))
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> ClipSampler:
-        clips = self.train_dataset if train_dataset is None else train_dataset
-        assert isinstance(clips, ClipDataset)
-        args = self.args
-        sampler = ClipSampler(
-            clips.label_ids,
-            seed=args.seed if args.data_seed is None else args.data_seed,
-            class_balanced=args.class_balanced_sampler,
-            multiple_of=self._train_batch_size * args.world_size if args.world_size > 1 else 1,
-        )
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> ClipSampler | MixedSampler:
+        sampler = self._make_sampler(self.train_dataset if train_dataset is None else train_dataset)
         self.callback_handler.pop_callback(SamplerEpoch)
         self.add_callback(SamplerEpoch(sampler))
         return sampler
+
+    def _make_sampler(self, drawn_from: Any) -> ClipSampler | MixedSampler:
+        args = self.args
+        multiple_of = self._train_batch_size * args.world_size if args.world_size > 1 else 1
+        seed = args.seed if args.data_seed is None else args.data_seed
+        options: dict[str, Any] = {"seed": seed, "class_balanced": args.class_balanced_sampler}
+        if isinstance(drawn_from, ClipsAndImages):
+            assert self.images is not None
+            clips = ClipSampler(drawn_from.clips.label_ids, **options)
+            images = ClipSampler(drawn_from.images.label_ids, **options)
+            return MixedSampler(clips, images, self.images.exact_share, multiple_of)
+        assert isinstance(drawn_from, ClipDataset)
+        return ClipSampler(drawn_from.label_ids, multiple_of=multiple_of, **options)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """All parameters: the recipe's SGD decays biases and norms too, which transformers would leave out."""
@@ -375,8 +434,9 @@ class STTTrainer(Trainer):
         """As in transformers, but a constant rate decays in steps of epochs (`lr_decay_epochs`)."""
         args = self.args
         if self.lr_scheduler is None and args.lr_scheduler_type == "constant" and args.lr_decay_epochs:
-            assert isinstance(self.train_dataset, ClipDataset) and self.optimizer is not None
-            batches = math.ceil(len(self.train_dataset) / (self._train_batch_size * args.world_size))
+            assert self.optimizer is not None
+            draws = len(self._make_sampler(self.train_dataset))
+            batches = math.ceil(draws / (self._train_batch_size * args.world_size))
             updates = math.ceil(batches / args.gradient_accumulation_steps)
             self.lr_scheduler = torch.optim.lr_scheduler.StepLR(  # type: ignore[assignment]
                 optimizer or self.optimizer, args.lr_decay_epochs * updates, gamma=args.lr_decay_factor

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from helpers.models import NAMES, make_model, make_processor
-from modeling_stt.training import ClipAugment, ClipDataset, STTTrainer, STTTrainingArguments
+from modeling_stt.training import ClipAugment, ClipDataset, STTTrainer, STTTrainingArguments, TrainingImages
 
 
 def make_rows(folder: Path, num_clips: int = 11, num_frames: int = 9, size: int = 40) -> list[dict[str, Any]]:
@@ -44,8 +44,19 @@ def make_arguments(output_dir: Path, **changes: Any) -> STTTrainingArguments:
     return STTTrainingArguments(**(settings | changes))
 
 
+def make_images(rows: list[dict[str, Any]], share: float = 0.25) -> TrainingImages:
+    """The last frame of every clip but the first, as an image."""
+    return TrainingImages(
+        [{**row, "label": NAMES[row["label"]], "frames": row["frames"][-1:]} for row in rows[1:]], share
+    )
+
+
 def make_trainer(
-    rows: list[dict[str, Any]], output_dir: Path, model: dict[str, Any] | None = None, **arguments: Any
+    rows: list[dict[str, Any]],
+    output_dir: Path,
+    model: dict[str, Any] | None = None,
+    images: TrainingImages | None = None,
+    **arguments: Any,
 ) -> STTTrainer:
     """A trainer on augmented clips that evaluates on the same clips without augmentation."""
     processor = make_processor()
@@ -54,6 +65,7 @@ def make_trainer(
         make_arguments(output_dir, **arguments),
         ClipDataset(rows, processor, augment=ClipAugment(), labels=NAMES),
         ClipDataset(rows, processor, labels=NAMES),
+        images=images,
     )
 
 

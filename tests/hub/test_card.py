@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
+from transformers import ViTConfig
 
 from dataset_scripts import BUILDERS
-from helpers.runs import change_results, write_folds, write_run
+from helpers.models import make_processor, make_scorer
+from helpers.runs import change_results, make_results, write_folds, write_run
 from modeling_stt.hub import make_card, read_run
 from modeling_stt.hub.card import SOURCES
 from modeling_stt.hub.run import PROCESSOR_FILE
@@ -121,6 +123,21 @@ def test_an_audit_and_a_number_of_steps_are_reported(tmp_path: Path) -> None:
     text = card_of(folder, audit={"shuffled": {"war": 0.5, "uar": 0.25}}, recipe=recipe).text
     assert "| order of frames | WAR | UAR |\n|---|---|---|\n| shuffled | 50.00 | 25.00 |\n" in text
     assert "| steps | 60 |" in text and "| epochs |" not in text
+
+
+def test_another_frame_encoder_and_images_beside_the_clips_are_named(tmp_path: Path) -> None:
+    encoder = ViTConfig(image_size=32, patch_size=8, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
+    folder = write_run(tmp_path / "run")
+    model = make_scorer(backbone_config=encoder)
+    model.save_pretrained(folder)
+    images = {"source": "/home/jane/RAF-DB", "share": 0.25, "per_class": {"happy": 3, "sad": 2}, "sha256_of_ids": "x"}
+    of_model = {
+        k: v for k, v in make_results(model, make_processor(), 1).items() if k in ("model", "sha256_of_weights")
+    }
+    text = card_of(folder, images=images, **of_model).text
+    assert "in place of its ResNet a `vit` of transformers, 2 blocks" in text
+    assert "5 with labels, 25 % of every batch, through a head of their own that was not kept (happy 3, sad 2)" in text
+    assert "jane" not in text
 
 
 def test_another_reading_of_the_loss_is_named(tmp_path: Path) -> None:

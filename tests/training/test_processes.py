@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from dataset_scripts.rendered_faces import write_rendered_dfew
-from helpers.tiny import make_model, make_rows, make_trainer, outcome
+from helpers.tiny import make_images, make_model, make_rows, make_trainer, outcome
 from modeling_stt import STTConfig, STTForVideoClassification
 from modeling_stt.training import STTTrainer
 
@@ -129,10 +129,13 @@ def test_two_processes_change_nothing(folder: Path, whole: dict[str, Any]) -> No
     with_means = make_trainer(json.loads((folder / "rows.json").read_text()), folder / "means", **WHOLE | MEANS)
     with_means.train()
     assert_same(outcomes["means"], outcome(with_means))
+    rows = json.loads((folder / "rows.json").read_text())
+    with_images = make_trainer(rows, folder / "images", images=make_images(rows), **WHOLE)
+    with_images.train()
+    assert_same(outcomes["images"], outcome(with_images))
     assert len(outcomes["resumed"]["losses"]) == 6  # four of them from the checkpoint
     assert_same(outcomes["resumed"], outcomes["unbroken"])
     # Each process has moved its batch norms by clips of its own; both must evaluate the model that is saved.
-    rows = json.loads((folder / "rows.json").read_text())
     alone = make_trainer(rows, folder / "alone", batch_norm="batch")
     alone.model.load_state_dict(outcomes["moving"]["weights"])
     torch.testing.assert_close(outcomes["moving"]["logits"], outcome(alone)["logits"], rtol=0, atol=1e-5)
@@ -257,6 +260,10 @@ def run_trainings(folder: Path) -> None:
         trainer = make_trainer(rows, folder / name, **options)
         trainer.train()
         outcomes[name] = outcome(trainer)
+    # Micro-batches of two clips have an image or none.
+    trainer = make_trainer(rows, folder / "images", images=make_images(rows), **CUT["2x2x2"])
+    trainer.train()
+    outcomes["images"] = outcome(trainer)
     # Three steps an epoch: the checkpoint at step 4 lies within the second.
     unbroken = {"batch_norm": "frozen", "per_device_train_batch_size": 2, "save_strategy": "steps", "save_steps": 4}
     for name, checkpoint in (("unbroken", None), ("resumed", str(folder / "resumed" / "checkpoint-4"))):
