@@ -93,6 +93,17 @@ def statistics_kept(module: nn.Module) -> Iterator[None]:
             norm.momentum, norm.num_batches_tracked = momentum, num_batches
 
 
+@dataclass
+class STTBlockCall:
+    """One call of a block. Gradient checkpointing runs the block again in the backward pass, on the same frames.
+
+    Args:
+        has_run: The block has run, so the frames are in its running statistics.
+    """
+
+    has_run: bool = False
+
+
 class STTBasicBlock(GradientCheckpointingLayer):
     """ResNet's basic block: two 3×3 convolutions around a shortcut. `(N, C_in, H, W)` to `(N, C_out, H/s, W/s)`."""
 
@@ -108,11 +119,10 @@ class STTBasicBlock(GradientCheckpointingLayer):
                 nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False), nn.BatchNorm2d(out_channels)
             )
 
-    def forward(self, features: torch.Tensor, runs: list[bool] | None = None) -> torch.Tensor:
-        # With checkpointing, a block runs again in the backward pass, on frames that are counted already.
-        with statistics_kept(self) if runs else nullcontext():
-            if runs is not None:
-                runs.append(True)
+    def forward(self, features: torch.Tensor, call: STTBlockCall | None = None) -> torch.Tensor:
+        with statistics_kept(self) if call and call.has_run else nullcontext():
+            if call:
+                call.has_run = True
             shortcut = features if self.downsample is None else self.downsample(features)
             features = F.relu(self.bn1(self.conv1(features)), inplace=True)
             return F.relu(self.bn2(self.conv2(features)).add_(shortcut), inplace=True)
@@ -151,7 +161,7 @@ class STTBackbone(nn.Module):
         for name in self.stage_names:
             for block in getattr(self, name):
                 # Compilers recompute single values instead of running a block again.
-                features = block(features, runs=None if torch.compiler.is_compiling() else [])
+                features = block(features, call=None if torch.compiler.is_compiling() else STTBlockCall())
         return features
 
 

@@ -239,7 +239,7 @@ def _write_missing(
     """Read what the table has not, this process its share, and join all; return how many videos it had."""
     done = table.videos_done()
     # Videos that crashed their process come last, so that another crash keeps no other video from being read.
-    todo = sorted((video for video in videos if video not in done), key=table.num_deaths)
+    todo = sorted((video for video in videos if video not in done), key=lambda video: table.part(video).num_deaths)
     state.wait_for_everyone()  # before any process begins, so that all see the same videos to be done
     if state.is_main_process:
         table.begin()
@@ -258,30 +258,22 @@ def _write_missing(
 
 def _write_part(table: "_Table", read: ReadRows, video: str, bar: "_Progress") -> bool:
     """Write one video's rows, or why there are none or not all; return whether there was an error."""
-    part, error_file = table.part(video), table.part(video).with_suffix(".error.json")
-    num_rows = 0
-    reason: str | None = TWO_DEATHS
-    stamp = file_stamp(video)
+    part = table.part(video)
+    stamp = file_stamp(video)  # of the file that is about to be read
+    num_rows, reason = 0, None
     if table.output.suffix == ".parquet" and not is_text(video):
         reason = "Its name is not UTF-8, which Parquet cannot hold: write .csv or .jsonl, or rename it."
-    elif table.num_deaths(video) < 2:
+    elif part.num_deaths == 2:
+        reason = TWO_DEATHS
+    else:
         num_rows, reason = _write_unfinished(table, read, video, bar)
-    # The error is written first: once its rows exist, a video counts as done.
-    if reason is not None:
-        write_whole(error_file, to_json({"video": video, "reason": reason, "rows": num_rows}))
-    else:
-        error_file.unlink(missing_ok=True)
-    write_whole(part.with_suffix(".stamp.json"), to_json({"video": video, "stamp": stamp}))
-    if num_rows:
-        table.unfinished(video).replace(part)
-    else:
-        table.unfinished(video).unlink(missing_ok=True)
+    part.finish(video, stamp, num_rows, reason)
     return reason is not None
 
 
 def _write_unfinished(table: "_Table", read: ReadRows, video: str, bar: "_Progress") -> tuple[int, str | None]:
     """Write one video's rows as they come; return how many there are, and why there are none or not all."""
-    path, num_rows = table.unfinished(video), 0
+    path, num_rows = table.part(video).unfinished, 0
     try:
         # Line by line, so that it can be watched.
         with path.open("w", buffering=1) as file, stop_on_interrupt(video) as stop:
@@ -298,6 +290,46 @@ def _write_unfinished(table: "_Table", read: ReadRows, video: str, bar: "_Progre
         path.unlink(missing_ok=True)  # an interruption removes it; a file that is left marks a crash
         raise
     return num_rows, None
+
+
+class _Part:
+    """The files of one video, until those of all videos are joined.
+
+    Attributes:
+        rows: Its rows, once all are written.
+        unfinished: Its rows while it is read.
+        error: Why there are no rows, or not all.
+        stamp: The stamp of the video's file when it was read.
+    """
+
+    def __init__(self, stem: Path) -> None:
+        self.rows = stem.with_suffix(".jsonl")
+        self.unfinished = stem.with_suffix(".unfinished")
+        self.error = stem.with_suffix(".error.json")
+        self.stamp = stem.with_suffix(".stamp.json")
+        self._deaths = stem.with_suffix(".died"), stem.with_suffix(".died_again")
+
+    @property
+    def num_deaths(self) -> int:
+        """Number of runs that crashed while they read the video, up to 2."""
+        return min(2, sum(mark.exists() for mark in (self.unfinished, *self._deaths)))
+
+    def record_death(self) -> None:
+        """Take the rows that a crash left as the mark of it."""
+        first, second = self._deaths
+        self.unfinished.replace(second if first.exists() else first)
+
+    def finish(self, video: str, stamp: list[int] | None, num_rows: int, reason: str | None) -> None:
+        """Record what came of the video: once its rows exist, it counts as done, so all else is written before."""
+        if reason is not None:
+            write_whole(self.error, to_json({"video": video, "reason": reason, "rows": num_rows}))
+        else:
+            self.error.unlink(missing_ok=True)
+        write_whole(self.stamp, to_json({"video": video, "stamp": stamp}))
+        if num_rows:
+            self.unfinished.replace(self.rows)
+        else:
+            self.unfinished.unlink(missing_ok=True)
 
 
 class _Table:
@@ -348,21 +380,12 @@ class _Table:
         """Record the crashes of the previous run, if any, and the settings of this one."""
         self.parts.mkdir(exist_ok=True)
         for file in self.parts.glob("*.unfinished"):
-            first = file.with_suffix(".died")
-            file.replace(file.with_suffix(".died_again") if first.exists() else first)
+            _Part(file).record_death()
         self._write_settings(self._stamps())
 
-    def part(self, video: str) -> Path:
-        """Path of the rows of a video until all are joined."""
-        return self.parts / (hashlib.sha256(os.fsencode(video)).hexdigest()[:32] + ".jsonl")
-
-    def unfinished(self, video: str) -> Path:
-        """Path of these rows while the video is being read."""
-        return self.part(video).with_suffix(".unfinished")
-
-    def num_deaths(self, video: str) -> int:
-        """Count the runs that crashed while they read this video, up to 2."""
-        return sum(self.part(video).with_suffix(f".{mark}").exists() for mark in ("unfinished", "died", "died_again"))
+    def part(self, video: str) -> _Part:
+        """Give the files of a video, which exist until all videos are joined."""
+        return _Part(self.parts / hashlib.sha256(os.fsencode(video)).hexdigest()[:32])
 
     def join_parts(self, videos: Sequence[str]) -> None:
         """Add the parts to the tables of rows and errors, in the order of the videos, and remove them.
@@ -370,25 +393,37 @@ class _Table:
         The stamps are written last. If this is interrupted before, the joined rows have older stamps than their parts,
         which then replace them again.
         """
-        order = {self.part(video).stem: index for index, video in enumerate(videos)}
-        files = sorted(self.parts.iterdir(), key=lambda f: (order.get(f.name.partition(".")[0], len(order)), f.name))
-        parts = [file for file in files if file.suffix == ".jsonl"]
-        new = [json.loads(file.read_text()) for file in files if file.name.endswith(".error.json")]
-        stamps = [json.loads(file.read_text()) for file in files if file.name.endswith(".stamp.json")]
-        read = {next(read_table(part))["video"] for part in parts}
-        tried = {record["video"] for record in (*new, *stamps)} | read
+        parts = self._parts_in_order(videos)
+        rows = [part.rows for part in parts if part.rows.exists()]
+        errors = [json.loads(part.error.read_text()) for part in parts if part.error.exists()]
+        records = [json.loads(part.stamp.read_text()) for part in parts if part.stamp.exists()]
+        stamps = {record["video"]: record["stamp"] for record in records}
+
+        read = {next(read_table(file))["video"] for file in rows}
         # Rows of a file that was replaced, and then could not be read, are not its rows any more.
         before = self._stamps()
-        gone = read | {each["video"] for each in stamps if before.get(each["video"]) not in (None, each["stamp"])}
-        kept = (record for record in read_table(self.output) if record["video"] not in gone)
-        write_table(self.output, self.kinds, chain(kept, chain.from_iterable(map(read_table, parts))))
-        errors = [record for record in read_table(self.errors) if record["video"] not in tried] + new
+        replaced = {video for video, stamp in stamps.items() if before.get(video) not in (None, stamp)}
+        kept = (record for record in read_table(self.output) if record["video"] not in read | replaced)
+        write_table(self.output, self.kinds, chain(kept, chain.from_iterable(map(read_table, rows))))
+
+        tried = read | stamps.keys() | {record["video"] for record in errors}
+        self._write_errors([each for each in read_table(self.errors) if each["video"] not in tried] + errors)
+        self._write_settings(before | stamps)
+        shutil.rmtree(self.parts)
+
+    def _parts_in_order(self, videos: Sequence[str]) -> list[_Part]:
+        """The parts on disk in the order of the videos, then those that an earlier run left of other videos."""
+        order = {self.part(video).rows.stem: index for index, video in enumerate(videos)}
+        stems = {file.name.partition(".")[0] for file in self.parts.iterdir()}
+        return [
+            _Part(self.parts / stem) for stem in sorted(stems, key=lambda stem: (order.get(stem, len(order)), stem))
+        ]
+
+    def _write_errors(self, errors: list[Record]) -> None:
         if errors:
             write_table(self.errors, ERROR_COLUMNS, errors)
         else:
             self.errors.unlink(missing_ok=True)
-        self._write_settings(self._stamps() | {each["video"]: each["stamp"] for each in stamps})
-        shutil.rmtree(self.parts)
 
     def _changed(self, videos: Iterable[str]) -> set[str]:
         """Those of these videos whose files are others than when they were read."""

@@ -150,16 +150,21 @@ class WindowCutter:
         return (self._first_s or 0.0) + self._index * self.stride_s
 
     def _close_before(self, time_s: float) -> Iterator[Window]:
+        """Give the windows that end before a time, and go on to the first that does not."""
         while self._start_s + self.length_s < time_s - TICK_S:
             if self._frames:
                 yield from self._cut(self._start_s + self.length_s)
                 self._index += 1
             else:
-                # However long the gap, it is one window.
-                start_s = self._start_s
-                self._index += ceil((time_s - TICK_S - self.length_s - start_s) / self.stride_s)
-                yield Window(start_s, self._start_s - self.stride_s + self.length_s)
+                yield self._skip_gap(time_s)
             self._forget_before(self._start_s)
+
+    def _skip_gap(self, time_s: float) -> Window:
+        """Go on to the first window that does not end before a time; give one window for all before it."""
+        start_s = self._start_s
+        self._index += ceil((time_s - TICK_S - self.length_s - start_s) / self.stride_s)
+        end_of_last_s = self._start_s - self.stride_s + self.length_s
+        return Window(start_s, end_of_last_s)
 
     def _cut(self, end_s: float, is_last: bool = False) -> Iterator[Window]:
         start_s = self._start_s

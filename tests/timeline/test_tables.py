@@ -240,7 +240,7 @@ def die_while_reading(video, videos, output, tmp_path, monkeypatch):
     def die(table, reader, other, bar):
         if other != str(video):
             return read(table, reader, other, bar)
-        table.unfinished(other).write_text("half a row")
+        table.part(other).unfinished.write_text("half a row")
         shutil.copytree(parts, tmp_path / "at death")
         raise SystemExit
 
