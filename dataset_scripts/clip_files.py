@@ -15,7 +15,7 @@ import re
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeAlias, TypeVar, get_type_hints
@@ -223,6 +223,29 @@ def has_frames(folder: str) -> bool:
         return any(_is_picture(entry.name) for entry in found)
 
 
+@contextmanager
+def open_video(path: str) -> Iterator[tuple[Any, Any]]:
+    """Open a video with PyAV, and give its container and its first video stream; cover pictures don't count.
+
+    Raises:
+        ImportError: PyAV is missing.
+        ValueError: not a readable video. So is an error of FFmpeg's while it is read.
+    """
+    try:
+        import av
+    except ImportError as error:
+        raise ImportError("The frames of videos are counted with PyAV: pip install av") from error
+    # A title in another encoding than UTF-8 is not a reason to refuse a video. PyAV 19 accepts it without an option.
+    options: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
+    cover = av.stream.Disposition.attached_pic
+    try:
+        with av.open(path, **options) as container:
+            yield container, next(each for each in container.streams.video if not each.disposition & cover)
+    except (av.error.FFmpegError, StopIteration) as error:
+        reason = str(error) or "no video stream"
+        raise ValueError(f"{path} is not a readable video ({reason}): unzip or download it again.") from error
+
+
 def count_video_frames(path: str) -> int:
     """Number of frames that a video shows, without decoding it.
 
@@ -233,18 +256,8 @@ def count_video_frames(path: str) -> int:
         ImportError: PyAV is missing.
         ValueError: not a readable video, or one without a frame.
     """
-    try:
-        import av
-    except ImportError as error:
-        raise ImportError("The frames of videos are counted with PyAV: pip install av") from error
-    cover = av.stream.Disposition.attached_pic
-    try:
-        with av.open(path) as container:
-            stream = next(each for each in container.streams.video if not each.disposition & cover)
-            count = sum(packet.size > 0 and not packet.is_discard for packet in container.demux(stream))
-    except (av.error.FFmpegError, StopIteration) as error:
-        reason = str(error) or "no video stream"
-        raise ValueError(f"{path} is not a readable video ({reason}): unzip or download it again.") from error
+    with open_video(path) as (container, stream):
+        count = sum(packet.size > 0 and not packet.is_discard for packet in container.demux(stream))
     if not count:
         raise ValueError(f"{path} is a video without a single frame: unzip or download it again.")
     return count

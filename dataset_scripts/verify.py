@@ -19,7 +19,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal, TypeAlias
 
-import av
 from PIL import Image
 from tqdm import tqdm
 
@@ -34,6 +33,7 @@ from .clip_files import (
     Listed,
     count_video_frames,
     list_frames,
+    open_video,
     own_options,
     shown,
 )
@@ -311,11 +311,8 @@ def _look_at_video(path: str, deep: bool) -> Clip:
             raise _BrokenClipError("readable", f"{path} is cut off: {num_bytes} of {end} bytes")
     try:
         num_frames = count_video_frames(path)
-        with av.open(path) as container:
-            stream = container.streams.video[0]
+        with open_video(path) as (container, stream):
             num_decoded = sum(1 for _ in container.decode(stream)) if deep else num_frames
-    except av.error.FFmpegError as error:  # which does not name the file
-        raise _BrokenClipError("readable", f"{path} is broken ({error.strerror})") from error
     except ValueError as error:
         raise _BrokenClipError("readable", str(error)) from error
     # Packed B-frames leave out frames on purpose, so that this is not a fault by itself.

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from modeling_stt import pretrained
-from modeling_stt.loading import ModelError, load_model
+from modeling_stt.loading import ModelError, load_model, refuse_non_finite_scores
 from modeling_stt.timeline import Timeline
 from modeling_stt.timeline.attention import to_pictures
 from modeling_stt.training.plots import plot_clip
@@ -59,8 +59,7 @@ def classify_clip(video: Path, model: Any, processor: Any) -> tuple[dict[str, fl
     clip = processor(video, return_tensors="pt")["pixel_values"]
     with torch.inference_mode():
         probabilities = model(clip).logits[0].float().softmax(dim=-1)
-    if not probabilities.isfinite().all():
-        raise ModelError(f"The model answers {video} with numbers that are not finite: its weights are damaged.")
+    refuse_non_finite_scores(probabilities, f"The model {model.config._name_or_path}")
     scores = {model.config.id2label[i]: p for i, p in enumerate(probabilities.tolist())}
     return scores, to_pictures(clip[0], processor)
 

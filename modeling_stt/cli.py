@@ -115,11 +115,11 @@ def timeline(argv: Sequence[str]) -> int:
         from .timeline.outputs import Outputs
 
         videos = find_videos(args.videos)
-        pictured = args.chart or args.annotate or args.report
-        if pictured and len(videos) > 1:
+        pictured = args.chart or args.annotate is not None or args.report
+        if pictured and len(videos) > 1 and not args.output_dir:
             parser.error(
                 f"--chart, --annotate and --report need exactly one video, got {len(videos)}: --output_dir DIR makes "
-                "a report of each."
+                "them for each."
             )
         reader = _make_reader(args, thumbnails=bool(args.chart or args.report or args.output_dir))
         outputs = Outputs(args.chart, args.annotate, args.report, args.smooth_s)
@@ -146,8 +146,8 @@ def _timeline_parser() -> argparse.ArgumentParser:
     results = parser.add_argument_group("results", "Without --output or --output_dir, rows are printed as they come.")
     add = results.add_argument
     add("--output", type=Path, metavar="FILE", help="table to write or to add to: .csv, .jsonl or .parquet")
-    add("--output_dir", type=Path, metavar="DIR", help="folder to write or to add to: a table of all videos, a report "
-        "of each, and index.html")  # fmt: skip
+    add("--output_dir", type=Path, metavar="DIR", help="folder to write or to add to: a table of all videos, a chart "
+        "and a report of each, index.html, and with --annotate the videos with boxes")  # fmt: skip
     add("--jsonl", action="store_true", help="print JSON Lines")
     add("--segments", action="store_true", help="give segments (stretches of one label) and a summary of each person "
         "instead of windows; with --output, in additional tables")  # fmt: skip
@@ -155,8 +155,8 @@ def _timeline_parser() -> argparse.ArgumentParser:
         "--smooth_s", type=float, default=2.0, help="seconds over which segments are smoothed; 0 for none (default: 2)"
     )
     add("--chart", type=Path, metavar="FILE", help=f"draw the rows of one video over time: {', '.join(PICTURES)}")
-    add("--annotate", type=Path, metavar="FILE", help="write one video with boxes and labels burnt in: .mp4, .mov or "
-        ".mkv")  # fmt: skip
+    add("--annotate", nargs="?", type=Path, const=Path(), metavar="FILE", help="write one video with boxes and labels "
+        "burnt in: .mp4, .mov or .mkv; with --output_dir each video, and FILE is left out")  # fmt: skip
     add("--report", type=Path, metavar="FILE.html", help="write one HTML page of one video: chart, summary, segments, "
         "settings")  # fmt: skip
     _add_windows(parser)
@@ -173,8 +173,15 @@ def _check_timeline(parser: argparse.ArgumentParser, args: argparse.Namespace) -
         parser.error("several processes write one table: --output FILE is needed.")
     if args.output and args.output_dir:
         parser.error("--output_dir writes a table of its own: leave out --output.")
-    if args.output_dir and (args.chart or args.annotate or args.report):
-        parser.error("--output_dir makes a report of each video: leave out --chart, --annotate and --report.")
+    if args.output_dir:
+        if args.chart or args.report or args.annotate not in (None, Path()):
+            parser.error(
+                "--output_dir makes a chart and a report of each video: leave out --chart and --report, and give "
+                "--annotate without a file."
+            )
+        return
+    if args.annotate == Path():
+        parser.error("--annotate needs a FILE to write, unless --output_dir is given.")
     if args.chart:
         _refuse_picture(parser, "--chart", args.chart)
     if args.report:
@@ -351,7 +358,8 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     add = group.add_argument
     add("--model", help="folder or name on the Hub of a trained STT, or of another classifier of videos or of images "
-        "(VideoMAE, ViT, …); by default the weights that come with this package")  # fmt: skip
+        "(VideoMAE, ViT, …), or module:function, your own; by default the weights that come with this "
+        "package")  # fmt: skip
     add("--revision", help="branch, tag or commit of a model on the Hub")
     add("--trust_remote_code", action="store_true", help="run the Python code that the model's repository carries: "
         "read it first, and name its --revision")  # fmt: skip
@@ -447,10 +455,14 @@ def _write_folder(reader: "Timeline", videos: Sequence[str], args: argparse.Name
     from .timeline.outputs import FolderOutputs
 
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    outputs = FolderOutputs(args.output_dir, videos, args.smooth_s)
+    outputs = FolderOutputs(args.output_dir, videos, "" if args.annotate is None else ".mp4", args.smooth_s)
     status = _write_rows(reader, videos, args, outputs, outputs.table)
     if int(os.environ.get("RANK", "0")) == 0:
-        outputs.write_index(reader)
+        if lacking := outputs.write_index(reader):
+            print(
+                f"{_count(len(lacking), 'video')} (such as {lacking[0]}) had been read before, without all files that "
+                "are asked for now: another --output_dir gets them."
+            )
         print(f"see {args.output_dir / 'index.html'}")
     return status
 

@@ -14,6 +14,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from huggingface_hub import HfApi
@@ -219,6 +220,19 @@ def model_kind(config: PreTrainedConfig, name: str, may_lack_head: bool = False)
         f"{name} holds {found}. Expected a trained STT, or a classifier of transformers whose config.json names an "
         f"architecture that ends in {VIDEO} or {IMAGE}."
     )
+
+
+def refuse_non_finite_scores(scores: torch.Tensor | np.ndarray, name: str, dtype: str = "") -> None:
+    """Refuse answers of a model that are not numbers.
+
+    Raises:
+        ModelError: For NaN and infinity. The message blames the model, named here, and its precision, if it is given.
+    """
+    if not np.isfinite(np.asarray(scores)).all():
+        raise ModelError(
+            f"{name} answers NaN or infinity{dtype and f', in {dtype}'}: its weights are damaged, or its precision is "
+            "too small for it. No video is to blame."
+        )
 
 
 def class_names_of(config: PreTrainedConfig) -> list[str]:

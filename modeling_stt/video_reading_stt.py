@@ -66,11 +66,14 @@ _PYAV = int(av.__version__.split(".")[0])
 ONE_THREAD: dict[str, Any] = {"threads": 1} if _PYAV >= 17 else {}
 
 # A title in another encoding than UTF-8 is not a reason to refuse a video. PyAV 19 accepts it without such an option.
-_ANY_METADATA: dict[str, Any] = {"metadata_errors": "ignore"} if _PYAV < 19 else {}
+ANY_METADATA: dict[str, Any] = {"metadata_errors": "ignore"} if _PYAV < 19 else {}
 
 # Numbers of HDR's transfer functions, PQ and HLG, in ITU-T H.273; and swscale's options for BT.709.
 _HDR_TRANSFERS = (16, 18)
 _TO_SDR = {"dst_color_trc": 1, "dst_color_primaries": 1}
+
+# WebM keeps transparency in data beside its packets, which FFmpeg's own decoders of VP8 and VP9 ignore.
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 _NUMBERS = re.compile(r"\d+(?:\.\d+)*")
 _LFS_POINTER = b"version https://git-lfs"
@@ -424,6 +427,7 @@ class VideoReader:
         self.name = name
         self.display_matrix: list[list[int]] | None = None  # of the first frame
         self.pixel_aspect = Fraction(1)  # width of a pixel over its height
+        self.alpha_decoder: av.VideoCodecContext | None = None
         self.has_decoding_times_only = False
         self.first_dts: int | None = None
 
@@ -455,24 +459,40 @@ class VideoReader:
             self.source.seek(0)
         options = {"format_whitelist": CONTAINERS}
         with av.open(
-            self.source, mode="r", container_options=options, timeout=self.timeout, **_ANY_METADATA
+            self.source, mode="r", container_options=options, timeout=self.timeout, **ANY_METADATA
         ) as container:
             cover = av.stream.Disposition.attached_pic
             streams = [stream for stream in container.streams.video if not stream.disposition & cover]
             if not streams:
                 found = {"cover picture" if stream.type == "video" else stream.type for stream in container.streams}
                 raise ValueError(f"{self.name} has no video stream (found: {', '.join(sorted(found)) or 'nothing'}).")
-            decoder = streams[0].codec_context
-            if decoder is None:
-                raise ValueError(
-                    f"{self.name} is encoded in a way that PyAV cannot decode: re-encode it, say to H.264."
-                )
-            decoder.thread_count = 1  # see ONE_THREAD
-            self.pixel_aspect = streams[0].sample_aspect_ratio or Fraction(1)
-            # AVI stores no presentation times; those that FFmpeg makes up are wrong where B-frames change the order.
-            self.has_decoding_times_only = container.format.name == "avi" and bool(decoder.has_b_frames)
-            self.first_dts = None
+            self.begin(container, streams[0])
             yield container, streams[0]
+
+    def begin(self, container: av.container.InputContainer, stream: av.VideoStream) -> None:
+        """Take note of how an opened stream is to be decoded, timed and shown.
+
+        Raises:
+            ValueError: For a codec that PyAV lacks.
+        """
+        decoder = stream.codec_context
+        if decoder is None:
+            raise ValueError(f"{self.name} is encoded in a way that PyAV cannot decode: re-encode it, say to H.264.")
+        decoder.thread_count = 1  # see ONE_THREAD
+        self.alpha_decoder = _alpha_decoder(decoder) if stream.metadata.get("alpha_mode") == "1" else None
+        self.pixel_aspect = stream.sample_aspect_ratio or Fraction(1)
+        # AVI stores no presentation times; those that FFmpeg makes up are wrong where B-frames change the order.
+        self.has_decoding_times_only = container.format.name == "avi" and bool(decoder.has_b_frames)
+        self.first_dts = None
+
+    def decode(self, packet: av.Packet) -> list[Any]:
+        """Decode a packet of the stream that was opened last: the frames that it completes."""
+        if self.alpha_decoder is None:
+            return packet.decode()
+        try:
+            return self.alpha_decoder.decode(packet)
+        except av.error.EOFError:  # at the mark of the stream's end
+            return []
 
     def _scan(self) -> _Scan:
         times: list[int | None] = []
@@ -566,7 +586,7 @@ class VideoReader:
             for position, packet in enumerate(read_packets(container, stream)):
                 if position in to_come:
                     if not due:
-                        stream.codec_context.flush_buffers()
+                        (self.alpha_decoder or stream.codec_context).flush_buffers()
                         expected = _ExpectedFrames(first_index[position])
                     due |= to_come.pop(position)
                 if not due:
@@ -576,7 +596,7 @@ class VideoReader:
                 if (shown := index_of.get(packet.pts, -1)) not in due and _is_leaf(packet, length_size):
                     expected.passed_over.add(shown)
                     continue
-                for frame in packet.decode():
+                for frame in self.decode(packet):
                     index = index_of.get(frame.pts, -1)
                     if expected.precedes(index):
                         continue
@@ -593,7 +613,7 @@ class VideoReader:
         num_frames = 0
         damaged = False
         with self.open() as (container, stream):
-            for frame in chain.from_iterable(packet.decode() for packet in read_packets(container, stream)):
+            for frame in chain.from_iterable(map(self.decode, read_packets(container, stream))):
                 # Damage spreads to the frames that are predicted from it, and those are not marked.
                 damaged = frame.is_corrupt or (damaged and not frame.key_frame)
                 if num_frames in chosen:
@@ -687,6 +707,17 @@ def _convert(frame: av.VideoFrame, width: int) -> np.ndarray:
     else:
         image = frame.to_ndarray(**options)
     return over_white(torch.from_numpy(image)).numpy() if image.shape[2] == 4 else image
+
+
+def _alpha_decoder(decoder: av.VideoCodecContext) -> av.VideoCodecContext | None:
+    """A decoder that gives the transparency of a WebM, too, in place of FFmpeg's own."""
+    name = _ALPHA_DECODERS.get(decoder.name)
+    if name is None or name not in av.codecs_available:
+        logger.warning_once(f"The transparency of {decoder.name} is not read: this build of PyAV lacks {name}.")
+        return None
+    own = av.VideoCodecContext.create(name, "r")
+    own.thread_count = 1
+    return own
 
 
 @cache
@@ -797,6 +828,7 @@ def stack_frames(frames: list[torch.Tensor]) -> torch.Tensor:
 
 
 __all__ = [
+    "ANY_METADATA",
     "CONTAINERS",
     "IMAGE_SUFFIXES",
     "MAX_DOWNLOAD_BYTES",

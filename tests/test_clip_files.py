@@ -118,6 +118,15 @@ def test_flash_video_is_counted_without_trusting_its_header(tmp_path):
         assert count_video_frames(str(tmp_path / "clip.flv")) == num_frames
 
 
+def test_titles_in_any_encoding_are_passed_over(tmp_path):
+    """The reader passes over them as well; counting the frames ended in a UnicodeDecodeError that named no file."""
+    content = dfew_trees.video(5, "mp4")
+    assert b"\xa9too" in content
+    place = content.index(b"\xa9too") + 24
+    (tmp_path / "1.mp4").write_bytes(content[:place] + b"\xc4\xff\x82" + content[place + 3 :])
+    assert count_video_frames(str(tmp_path / "1.mp4")) == 5
+
+
 def test_sound_without_a_video_is_refused(tmp_path):
     with av.open(str(tmp_path / "1.mp4"), "w") as output:
         stream = output.add_stream("aac", rate=8000)

@@ -1,15 +1,8 @@
-"""Copies with damaged, odd or hostile files: each builder either reads them or names the file in a ValueError or
-FileNotFoundError, and verify always gives a report.
+"""Damaged lists and workbooks, and links: errors name the file. `fuzz.py` does more at random."""
 
-By hand, a long run: ``STT_DAMAGED_TREES=1000 pytest tests/test_damaged_trees.py``.
-"""
-
-import os
-import random
-import shutil
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import openpyxl
@@ -17,97 +10,10 @@ import pytest
 
 import dataset_scripts
 from dataset_scripts import dfew
-from dataset_scripts.verify import verify
 from helpers import dfew_trees
 from helpers.copies import COPIES, Copy
 
-NUM_TREES = int(os.environ.get("STT_DAMAGED_TREES", "3"))  # a copy
 LINKS = pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
-
-
-# --- Damage at random -----------------------------------------------------------------------------------------------
-
-
-def cut(path: Path, rng: random.Random) -> None:
-    content = path.read_bytes()
-    path.write_bytes(content[: rng.randrange(len(content) + 1)])
-
-
-def flip(path: Path, rng: random.Random) -> None:
-    content = bytearray(path.read_bytes())
-    for _ in range(rng.choice((1, 4, 32)) if content else 0):
-        content[rng.randrange(len(content))] = rng.randrange(256)
-    path.write_bytes(content)
-
-
-def zeros(path: Path, rng: random.Random) -> None:
-    path.write_bytes(bytes(rng.choice((1, 100, 10_000))))
-
-
-def huge_field(path: Path, rng: random.Random) -> None:
-    path.write_bytes(path.read_bytes() + b'\n"' + b"9" * 200_000)
-
-
-def utf_16(path: Path, rng: random.Random) -> None:
-    path.write_bytes(path.read_bytes().decode("latin-1").encode("utf-16"))
-
-
-def become_folder(path: Path, rng: random.Random) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def become_broken_link(path: Path, rng: random.Random) -> None:
-    path.unlink()
-    path.symlink_to(path.parent / "gone")
-
-
-def become_link_to_itself(path: Path, rng: random.Random) -> None:
-    path.unlink()
-    path.symlink_to(path)
-
-
-def odd_name(path: Path, rng: random.Random) -> None:
-    os.rename(path, os.fsencode(path.parent) + b"/\xff1\xe9" + os.fsencode(path.suffix))
-
-
-def loop(path: Path, rng: random.Random) -> None:
-    (path.parent / "loop").symlink_to(path.parent.parent, target_is_directory=True)
-
-
-DAMAGES: list[Callable[[Path, random.Random], None]] = [
-    *(cut, flip, zeros, huge_field, utf_16, become_folder, become_broken_link, become_link_to_itself, odd_name, loop),
-]
-
-
-def victims(root: Path, rng: random.Random) -> Iterator[Path]:
-    """A list or table where there is one and, more often, a clip's file."""
-    files = sorted(path for path in root.rglob("*") if path.is_file())
-    lists = [path for path in files if path.suffix in (".csv", ".txt", ".xlsx", ".xml")]
-    while True:
-        yield rng.choice(lists if lists and rng.random() < 0.6 else files)
-
-
-@LINKS
-@pytest.mark.parametrize("copy", COPIES.values(), ids=COPIES.keys())
-def test_damaged_trees_are_read_or_refused_by_name(copy: Copy, tmp_path):
-    copy.write(tmp_path / "whole")
-    rng = random.Random(copy.set)
-    for number in range(NUM_TREES):
-        root = tmp_path / f"tree_{number}"
-        shutil.copytree(tmp_path / "whole", root)
-        damage = DAMAGES[(number + rng.randrange(2)) % len(DAMAGES)]
-        path = next(victims(root, rng))
-        damage(path, rng)
-        what = f"{damage.__name__} of {path.relative_to(root)}"
-        try:
-            options = {"cache_dir": tmp_path / "cache", **copy.options}
-            dataset_scripts.load_dataset(copy.set, copy.name, data_dir=root, **options)
-        except (ValueError, FileNotFoundError) as error:
-            assert str(root) in str(error), f"{what}: {error!r} names no file"
-        report = verify(copy.set, root, configurations=[copy.name or "default"], progress=False, **copy.options)
-        assert str(report).encode(), what
-        shutil.rmtree(root)
 
 
 @LINKS

@@ -2,15 +2,14 @@
 
 import json
 import logging
-import shutil
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForSequenceClassification
 
+from helpers.damaged_models import DAMAGES, damage
 from helpers.face_videos import make_model, make_processor, save_model
 from helpers.hub_models import PROCESSORS, save_hub_model
 from helpers.tiny import make_arguments
@@ -21,49 +20,6 @@ from modeling_stt.loading import ModelError, choose_device, load_model, warn_of_
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_model(tmp_path_factory.mktemp("stt"))
-
-
-def damage(saved: Path, folder: Path, how: str) -> Path:
-    """A copy of the saved model, damaged in this way."""
-    shutil.copytree(saved, folder)
-    file = folder / "model.safetensors"
-    weights = load_file(file)
-    if how == "no head":
-        weights = {key: value for key, value in weights.items() if not key.startswith("classifier")}
-    elif how == "a layer missing":
-        weights = {key: value for key, value in weights.items() if ".layers.1." not in key}
-    elif how == "prefixed":
-        weights = {f"module.{key}": value for key, value in weights.items()}
-    elif how == "another shape":
-        weights["classifier.weight"] = torch.zeros(5, 16)
-    elif how == "NaN":
-        weights["classifier.weight"] *= float("nan")
-    save_file(weights, file, metadata={"format": "pt"})
-    if how == "LFS pointer":
-        file.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 123\n")
-    elif how == "cut short":
-        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    elif how == "no weights":
-        file.unlink()
-    elif how == "broken configuration":
-        (folder / "config.json").write_text('{"model_type": "stt", ')
-    elif how == "no processor":
-        (folder / "video_preprocessor_config.json").unlink()
-    return folder
-
-
-DAMAGES = {
-    "no head": r"2 weights .* are missing \(classifier\.bias, classifier\.weight\)",
-    "a layer missing": r"weights of STTForVideoClassification are missing \(stt\.layers\.1\.",
-    "prefixed": r"the file has others instead \(module\.",
-    "another shape": r"classifier\.weight \(5, 16\) for \(3, 16\)",
-    "NaN": r"1 weights are not finite \(classifier\.weight\)",
-    "LFS pointer": r"model\.safetensors is a pointer of Git LFS.*git lfs pull",
-    "cut short": r"damaged or cut short",
-    "no weights": r"no file named model\.safetensors",
-    "broken configuration": r"config\.json",
-    "no processor": r"cannot be loaded",
-}
 
 
 @pytest.mark.parametrize("how", DAMAGES)

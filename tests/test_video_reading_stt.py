@@ -16,6 +16,7 @@ from PIL import Image
 
 from helpers.videos import grey, write_video
 from modeling_stt import STTVideoProcessor, video_reading_stt
+from modeling_stt.timeline.video import read_frames
 from modeling_stt.video_reading_stt import (
     VideoReader,
     list_frame_files,
@@ -116,6 +117,9 @@ def transparent(height: int = 32, width: int = 48) -> np.ndarray:
     return image
 
 
+WEBM = {"vp8.webm": "libvpx", "vp9.webm": "libvpx-vp9"}
+
+
 def transparent_forms(folder: Path) -> dict[str, Any]:
     image = Image.fromarray(transparent())
     for suffix in ("png", "webp"):
@@ -126,7 +130,9 @@ def transparent_forms(folder: Path) -> dict[str, Any]:
     videos = {"argb.mov": ("qtrle", "argb"), "png.mov": ("png", "rgba"), "ffv1.mkv": ("ffv1", "yuva420p")}
     for name, (codec, pixel_format) in videos.items():
         write_frames(folder / name, as_frames([transparent()] * 2, pixel_format), codec)
-    files = {name: folder / name for name in ("1.png", "1.webp", "animated.png", *videos)}
+    for name, codec in WEBM.items():
+        write_frames(folder / name, as_frames([transparent()] * 2, "yuva420p"), codec, {"auto-alt-ref": "0"})
+    files = {name: folder / name for name in ("1.png", "1.webp", "animated.png", *videos, *WEBM)}
     return files | {"PIL": [image], "array": transparent()[None]}
 
 
@@ -137,6 +143,23 @@ def test_transparent_parts_are_white_in_every_form(tmp_path: Path) -> None:
         left, right = clip[:, :, 4:20].mean((1, 2)), clip[:, :, 28:44].mean((1, 2))
         assert torch.allclose(left, torch.tensor(WHITE).float(), atol=3), (name, left)
         assert torch.allclose(right, torch.tensor(RED).float(), atol=3), (name, right)
+
+
+def test_a_transparent_webm_is_read_alike_by_all_readers_or_warned_of(tmp_path: Path, monkeypatch) -> None:
+    """FFmpeg's own decoders of VP8 and VP9 leave its transparency out without a word."""
+    images = [grey(40 * n, 32, 48) for n in range(6)]
+    for name, codec in WEBM.items():
+        frames = as_frames([np.concatenate([i, np.full((32, 48, 1), 255, np.uint8)], 2) for i in images], "yuva420p")
+        path = write_frames(tmp_path / name, frames, codec, {"auto-alt-ref": "0", "g": "3"})
+        levels = [40 * n for n in range(6)]
+        assert [frame.image.mean() for frame in read_frames(path)] == pytest.approx(levels, abs=4)
+        chosen, _ = read_video_frames(path, lambda metadata: np.array([1, 4]))
+        assert chosen.float().mean((1, 2, 3)).tolist() == pytest.approx([40, 160], abs=4)
+    said: list[str] = []
+    monkeypatch.setattr(video_reading_stt.logger, "warning_once", said.append, raising=False)
+    monkeypatch.setattr(av, "codecs_available", set(av.codecs_available) - set(WEBM.values()))
+    assert len(read_video_frames(path)[0]) == 6
+    assert "The transparency of vp9 is not read" in said[0]
 
 
 @pytest.mark.parametrize("decoders", ["torchvision", "pillow"])

@@ -71,20 +71,24 @@ class EndpointHandler:
         with _video_file(data["inputs"]) as (video, name):
             _limits().check(video, name)
             try:
-                return self._rows(video, parameters) if parameters["timeline"] else self._clip(video, parameters)
+                return self._rows(video, parameters) if parameters["timeline"] else self._clip(video, name, parameters)
             except (ValueError, OSError) as error:
                 raise ValueError(str(error).replace(str(video), name)) from None
 
-    def _clip(self, video: Path, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def _clip(self, video: Path, name: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Scores of a clip of one face."""
         import torch
 
+        from modeling_stt.loading import refuse_non_finite_scores
+
         if not self.is_stt:
-            return _best(_score_clip(video, self.model, self.processor), parameters["top_k"])
-        clip = self.processor(video, return_tensors="pt").to(self.model.device)
+            return _best(_score_clip(video, name, self.model, self.processor), parameters["top_k"])
+        frames = _limits().read_clip(video, self.processor.sample_frames, name)
+        clip = self.processor(frames, do_sample_frames=False, return_tensors="pt").to(self.model.device)
         with torch.inference_mode():
-            scores = self.model(**clip).logits[0].float().softmax(-1).tolist()
-        return _best(dict(zip(self.model.config.class_names, scores, strict=True)), parameters["top_k"])
+            scores = self.model(**clip).logits[0].float().softmax(-1).cpu()
+        refuse_non_finite_scores(scores, "The model")
+        return _best(dict(zip(self.model.config.class_names, scores.tolist(), strict=True)), parameters["top_k"])
 
     def _rows(self, video: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Rows of the faces of a video."""
@@ -110,24 +114,27 @@ class EndpointHandler:
         }
 
 
-def _score_clip(video: Path, model: Any, processor: Any) -> dict[str, float]:
+def _score_clip(video: Path, name: str, model: Any, processor: Any) -> dict[str, float]:
     """Probabilities by class of a clip of one face, from a model other than STT."""
     import numpy as np
     from PIL import Image
 
+    from modeling_stt.loading import refuse_non_finite_scores
     from modeling_stt.timeline.scorers import load_scorer
     from modeling_stt.timeline.windows import Sighting, Window
     from modeling_stt.video_processing_stt import sample_frame_indices
-    from modeling_stt.video_reading_stt import read_video_frames
 
     scorer: Any = load_scorer(model, processor)
-    frames, _ = read_video_frames(
-        video, lambda seen: sample_frame_indices(seen.total_num_frames, scorer.num_frames, scorer.frames_per_segment)
+    frames = _limits().read_clip(
+        video,
+        lambda seen: sample_frame_indices(seen.total_num_frames, scorer.num_frames, scorer.frames_per_segment),
+        name,
     )
     side = (scorer.crop.size, scorer.crop.size)
     images = [Image.fromarray(frame.permute(1, 2, 0).numpy()).resize(side) for frame in frames]
     sightings = [Sighting(float(n), (0.0, 0.0, 1.0, 1.0), np.array(image)) for n, image in enumerate(images)]
     [scores] = scorer.scores([Window(0.0, float(len(images)), 1, sightings, len(images))])
+    refuse_non_finite_scores(scores, "The model")
     return dict(zip(scorer.class_names, scores.tolist(), strict=True))
 
 

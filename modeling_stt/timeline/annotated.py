@@ -18,8 +18,9 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image, ImageDraw, ImageFont
 
+from ..fonts import font_file
 from ..video_reading_stt import ONE_THREAD, read_packets
-from .pictures import STATE_EDGE, class_colors, font_file, ink_on
+from .pictures import STATE_EDGE, class_colors, ink_on
 from .pipeline import SYNTHETIC, Timeline
 from .rows import UNSURE, Row
 from .segments import end_of_stretch, person

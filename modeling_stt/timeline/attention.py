@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ..fonts import literal, readable
+from ..loading import refuse_non_finite_scores
 from ..modeling_stt import STTForVideoClassification, STTVideoClassifierOutput
 from ..video_processing_stt import STTVideoProcessor
 from .pictures import Page, class_colors
@@ -222,13 +224,14 @@ def _explain(
     temporal = weights.sum(dim=1)
     # A frame without any attention has no map of its own and gets an even one.
     spatial = torch.where(temporal[:, None] > 0, weights / temporal[:, None], 1 / weights.shape[1])
-    scores = outputs.logits[0].float().softmax(dim=-1).tolist()
+    scores = outputs.logits[0].float().softmax(dim=-1).cpu()
+    refuse_non_finite_scores(scores, f"The model {model.config._name_or_path}")
     return Explanation(
         frames=to_pictures(pixels, processor),
         times_s=times_s,
         spatial=spatial.unflatten(1, grid).numpy(),
         temporal=(temporal / temporal.sum()).numpy(),
-        scores=dict(zip(model.config.class_names, scores, strict=True)),
+        scores=dict(zip(model.config.class_names, scores.tolist(), strict=True)),
         name=name,
     )
 
@@ -307,7 +310,10 @@ def draw_explanation(explanation: Explanation) -> "Figure":
     right = LEFT + max(columns * size, FRAMES / 2)
     tops = [TOP + line * (2 * size + BARS + BELOW_BARS) for line in range(-(-num_frames // columns) + 1)]
     page = Page(right + RIGHT, tops.pop() + BOTTOM)
-    page.write(LEFT, 0.12, f"{explanation.label} {max(explanation.scores.values()):.2f}  ·  {explanation.name}")
+    title = f"{explanation.label} {max(explanation.scores.values()):.2f}  ·  {explanation.name}"
+    with readable(title, *explanation.scores):
+        page.write(LEFT, 0.12, title)
+        _draw_scores(page.axes(right + 1.5, TOP, RIGHT - 1.75, 2 * size + BARS), explanation.scores)
     heat = _draw_maps(page, explanation, columns, size, tops)
     scale = page.axes(LEFT + columns * size + 0.08, TOP + size, 0.1, 0.96 * size)
     page.figure.colorbar(heat, cax=scale)
@@ -318,7 +324,6 @@ def draw_explanation(explanation: Explanation) -> "Figure":
         bars = page.axes(LEFT, top + 2 * size + 0.08, columns * size, BARS)
         bars.set_xlim(-0.52, columns - 0.48)
         _draw_temporal(bars, explanation, frames)
-    _draw_scores(page.axes(right + 1.5, TOP, RIGHT - 1.75, 2 * size + BARS), explanation.scores)
     page.write(LEFT, page.height - BOTTOM, CAPTION, fontsize=8)
     return page.figure
 
@@ -362,7 +367,8 @@ def _draw_temporal(axes: "Axes", explanation: Explanation, frames: range) -> Non
 
 def _draw_scores(axes: "Axes", scores: dict[str, float]) -> None:
     colors = class_colors(list(scores))
-    bars = axes.barh(list(scores), list(scores.values()), color=list(colors.values()))
+    bars = axes.barh(range(len(scores)), list(scores.values()), color=list(colors.values()))
+    axes.set_yticks(range(len(scores)), [literal(name) for name in scores])
     axes.bar_label(bars, fmt="%.2f", padding=2, fontsize=7)
     axes.set(xlim=(0, 1.2), xticks=(0, 0.5, 1))
     axes.tick_params(labelsize=7)

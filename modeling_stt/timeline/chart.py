@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .pictures import STATE_COLOR, STATE_EDGE, STATE_HATCHES, Page, class_colors, ink_on, literal, readable
+from ..fonts import literal, readable
+from .pictures import STATE_COLOR, STATE_EDGE, STATE_HATCHES, Page, class_colors, ink_on
 from .rows import FACE, UNSURE, Row
 from .segments import Segment, person, segments, stretches
 

@@ -227,7 +227,7 @@ def load_detector(name: str | Callable[[np.ndarray], Sequence[Face]] = "default"
             raise FileNotFoundError(f"There is no detector {name!r}, no such file: choose {DETECTORS}.")
         return RetinaFaceDetector(weights=name, **options)
     if isinstance(name, str) and ":" in name:
-        return load_detector(_find_function(name), **options)
+        return load_detector(find_function(name, "detector"), **options)
     if callable(name):
         if options:
             raise ValueError(f"A function has no options, got {sorted(options)}.")
@@ -237,8 +237,13 @@ def load_detector(name: str | Callable[[np.ndarray], Sequence[Face]] = "default"
     return RetinaFaceDetector(**options)
 
 
-def _find_function(name: str) -> Callable[[np.ndarray], Sequence[Face]]:
-    """The function that `"module:function"` names; modules of the current folder are found by commands, too."""
+def find_function(name: str, option: str) -> Callable[..., Any]:
+    """Find the function that `"module:function"` names; modules of the current folder are found by commands, too.
+
+    Raises:
+        ImportError: For a module that does not exist.
+        ValueError: For a module without this function; the message names the option.
+    """
     module, _, function = name.partition(":")
     sys.path.append(str(Path.cwd()))
     try:
@@ -246,7 +251,7 @@ def _find_function(name: str) -> Callable[[np.ndarray], Sequence[Face]]:
     finally:
         sys.path.remove(str(Path.cwd()))
     if not callable(found):
-        raise ValueError(f"There is no function {function!r} in {module}, which detector={name!r} asks for.")
+        raise ValueError(f"There is no function {function!r} in {module}, which {option}={name!r} asks for.")
     return found
 
 
@@ -313,13 +318,18 @@ class _Search:
         self.batch_size: int = getattr(detector, "batch_size", 1)
         self.detect_near = getattr(detector, "detect_near", None) if self.batch_size == 1 else None
         self.known: list[Face] = []
+        self.known_shape: tuple[int, ...] = ()  # of their frame
         self.whole_s = -math.inf
         self.sample: np.ndarray = np.empty(0)
 
     def places(self, frame: TimedFrame) -> list[Face] | None:
         """Faces whose surroundings are to be searched; None for the whole frame."""
         sample = frame.image[::SAMPLE_STEP, ::SAMPLE_STEP].astype(np.int16)
-        is_new = sample.shape != self.sample.shape or np.abs(sample - self.sample).mean() > MUCH_CHANGE
+        is_new = (
+            frame.image.shape != self.known_shape
+            or sample.shape != self.sample.shape
+            or np.abs(sample - self.sample).mean() > MUCH_CHANGE
+        )
         self.sample = sample
         is_due = frame.time_s >= self.whole_s + WHOLE_FRAME_S
         if self.detect_near is None or not 0 < len(self.known) <= MAX_NEAR or is_new or is_due:
@@ -342,7 +352,7 @@ class _Search:
             yield from (Searched(frame, None) for frame in frames)
             return
         for frame, faces in zip(frames, future.result(), strict=True):
-            self.known = faces
+            self.known, self.known_shape = faces, frame.image.shape
             largest = sorted(faces, key=lambda face: -face.side)[:MAX_FACES]
             kept = faces if len(faces) <= MAX_FACES else [face for face in faces if face in largest]
             yield Searched(frame, kept, len(faces) - len(kept))

@@ -59,6 +59,13 @@ def place_between(before: Face, after: Face, share: float) -> Face:
     return Face(box, min(before.score, after.score), marks)  # type: ignore[arg-type]
 
 
+def rescale(face: Face, width: float, height: float) -> Face:
+    """A face in the pixels of a frame that is larger by these factors."""
+    left, top, right, bottom = face.box
+    marks = None if face.landmarks is None else face.landmarks * (width, height)
+    return Face((left * width, top * height, right * width, bottom * height), face.score, marks)
+
+
 @runtime_checkable
 class FaceDetector(Protocol):
     """Finds faces. Anything with a name and this method is a detector."""

@@ -7,9 +7,10 @@ from itertools import islice
 from pathlib import Path
 
 import av
+import torch
 
-from ..video_reading_stt import VideoReader, read_packets
-from .video import TimedFrame, read_frames
+from ..video_reading_stt import ChooseFrames, VideoReader, open_source, read_packets
+from .video import FrameReader, TimedFrame
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,17 @@ class VideoLimits:
             )
 
     def read(self, video: str | os.PathLike, name: str = "The video") -> Iterator[TimedFrame]:
-        """Read the frames of a file that passed `check`. Its packets may be wrong, so frames are counted as well.
+        """Read the frames of a file that passed `check`.
+
+        Its header and packets may be wrong, so frames are counted, and each is measured before it is converted.
 
         Raises:
             ValueError: As soon as a limit is exceeded; for other errors see `read_frames`.
         """
         first_s = None
-        for index, frame in enumerate(read_frames(video)):
+        reader = FrameReader(os.fspath(video))
+        reader.name, reader.max_pixels = name, self.side**2
+        for index, frame in enumerate(reader.frames()):
             first_s = frame.time_s if first_s is None else first_s
             height, width = frame.image.shape[:2]
             self._check_side(width, height, name)
@@ -88,6 +93,24 @@ class VideoLimits:
                     f"{name} has more than {self.seconds:g} seconds or {self.frames} frames: cut a part out."
                 )
             yield frame
+
+    def read_clip(self, video: str | os.PathLike, choose: ChooseFrames, name: str = "The video") -> torch.Tensor:
+        """Read the chosen frames of a file that passed `check`, see `read_video_frames`.
+
+        Returns:
+            `(T, 3, H, W)` uint8 RGB.
+
+        Raises:
+            ValueError: For a frame beyond the limits, and a file that cannot be read to its end.
+        """
+        reader = VideoReader(open_source(video), name)
+        reader.max_pixels = self.side**2
+        try:
+            frames, _ = reader.read(choose)
+        except av.error.FFmpegError as error:
+            raise ValueError(f"{name} cannot be read as a video ({error.strerror}).") from error
+        self._check_side(frames.shape[-1], frames.shape[-2], name)
+        return frames
 
     def _check_side(self, width: int, height: int, name: str) -> None:
         if max(width, height) > self.side:

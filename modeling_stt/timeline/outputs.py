@@ -31,6 +31,11 @@ class Outputs:
     report: Path | None = None
     smooth_s: float = SMOOTH_S
 
+    @property
+    def are_made(self) -> bool:
+        """True if all files that are asked for exist."""
+        return all(file.is_file() for file in (self.chart, self.annotate, self.report) if file is not None)
+
     def rows(self, video: str, timeline: Timeline, stop: Event | None = None) -> Iterator[Row]:
         """Give the rows of a video, and make the files meanwhile; they are there when all rows have been taken.
 
@@ -62,18 +67,23 @@ class Outputs:
 
 
 class FolderOutputs:
-    """A folder with a table of videos, a report of each, and an index of them.
+    """A folder with a table of videos, a chart and a report of each, and an index of them.
 
     Args:
         folder: The folder.
         videos: All videos that are asked for; those of one name get a number.
+        annotate: Suffix of annotated videos, see `write_annotated_video`; empty for none.
         smooth_s: See [`Outputs`].
+
+    Attributes:
+        table: The table of all rows.
+        files: What is made of each video.
     """
 
-    def __init__(self, folder: Path, videos: Iterable[str], smooth_s: float = SMOOTH_S) -> None:
+    def __init__(self, folder: Path, videos: Iterable[str], annotate: str = "", smooth_s: float = SMOOTH_S) -> None:
         self.folder, self.smooth_s = folder, smooth_s
         self.table = folder / "rows.csv"
-        self.reports: dict[str, Path] = {}
+        self.files: dict[str, Outputs] = {}
         taken = {"index"}
         for video in videos:
             stem = name = Path(video).stem or "video"
@@ -82,13 +92,27 @@ class FolderOutputs:
                 number += 1
                 name = f"{stem}_{number}"
             taken.add(name.casefold())
-            self.reports[video] = folder / f"{name}.html"
+            self.files[video] = Outputs(
+                folder / f"{name}.png",
+                folder / f"{name}.annotated{annotate}" if annotate else None,
+                folder / f"{name}.html",
+                smooth_s,
+            )
 
     def rows(self, video: str, timeline: Timeline, stop: Event | None = None) -> Iterator[Row]:
-        """Give the rows of a video, and write its report meanwhile; see [`Outputs`]."""
-        return Outputs(report=self.reports[video], smooth_s=self.smooth_s).rows(video, timeline, stop)
+        """Give the rows of a video, and write its files meanwhile; see [`Outputs`]."""
+        return self.files[video].rows(video, timeline, stop)
 
-    def write_index(self, timeline: Timeline) -> None:
-        """Write `index.html` of all videos, by the rows of the table."""
-        rows = (Row.from_dict(record, timeline.class_names) for record in read_table(self.table))
-        write_index(self.folder / "index.html", self.reports, rows, timeline.note(), self.smooth_s)
+    def write_index(self, timeline: Timeline) -> list[str]:
+        """Write `index.html` of all videos, by the rows of the table.
+
+        Returns:
+            Videos in the table that lack one of their files, because an earlier run, which read them, did not make it.
+        """
+        rows = [Row.from_dict(record, timeline.class_names) for record in read_table(self.table)]
+        errors = {
+            str(each["video"]): str(each["reason"]) for each in read_table(self.table.with_suffix(".errors.csv"))
+        }
+        write_index(self.folder / "index.html", self.files, rows, errors, timeline.note(), self.smooth_s)
+        seen = {row.video for row in rows}
+        return [video for video, outputs in self.files.items() if video in seen and not outputs.are_made]

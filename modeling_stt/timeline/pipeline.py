@@ -15,7 +15,7 @@ import torch
 from transformers import PreTrainedModel
 
 from .. import pretrained
-from ..loading import ModelError
+from ..loading import ModelError, refuse_non_finite_scores
 from .baseline import relative_to_rest
 from .detection import find_faces, load_detector
 from .faces import Face, FaceCrop, FaceDetector
@@ -41,8 +41,8 @@ class Timeline:
 
     Args:
         model: Folder or name on the Hub of a trained STT, or of another classifier of videos or images; one that is
-            loaded; or a function from the crops of a window `(T, S, S, 3)` uint8 RGB to probabilities. By default the
-            weights that come with the package, see `modeling_stt.pretrained`.
+            loaded; or a function from the crops of a window `(T, S, S, 3)` uint8 RGB to probabilities, or its name as
+            `"module:function"`. By default the weights that come with the package, see `modeling_stt.pretrained`.
         processor: The processor of a loaded model; needed, and only taken, with one.
         detector: Name or function for [`load_detector`], or a detector.
         detect_fps: Search only this many frames a second for faces. In the frames between, a face that was seen before
@@ -58,8 +58,8 @@ class Timeline:
         min_score: Answers whose highest probability is below this are "unsure". By default the model's own threshold,
             if its calibration gave one; 0 to answer always.
         face_crop: How faces are cut out; by default as the model says.
-        class_names: Names of a function's classes; needed, and only taken, with a function as model. For models, their
-            own once they are loaded.
+        class_names: Names of a function's classes, if it has no attribute `class_names`; only taken with a function as
+            model. For models, their own once they are loaded.
         labels: `"canonical"` renames the classes to one spelling, see `canonical_names`.
         baseline: Give scores relative to a person's own resting face, see `relative_to_rest`: from which to which
             second it rests, or `"auto"` for the median of each track. Rows then come when the video is over.
@@ -245,11 +245,7 @@ class Timeline:
         """Probabilities by class of each window, checked; at most a batch goes through the model at once."""
         parts = [windows[i : i + self.batch_size] for i in range(0, len(windows), self.batch_size)]
         scores = np.concatenate([self.scorer.scores(part) for part in parts])
-        if not np.isfinite(scores).all():
-            raise ModelError(
-                f"The model {self.scorer.name} answers NaN or infinity, in {self.scorer.dtype}: its weights are "
-                "damaged, or this precision is too small for it. No video is to blame."
-            )
+        refuse_non_finite_scores(scores, f"The model {self.scorer.name}", self.scorer.dtype)
         if scores.min() < 0 or np.abs(scores.sum(axis=1) - 1).max() > 0.01:
             raise ModelError(
                 f"The model {self.scorer.name} gives {scores[0].tolist()} as scores: expected probabilities that sum "

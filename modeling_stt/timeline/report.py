@@ -7,6 +7,7 @@ from html import escape
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from PIL import Image
 
@@ -19,12 +20,17 @@ from .segments import SMOOTH_S, Segment, TrackSummary, person, segments, summari
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from .outputs import Outputs
+
 CSS = """
-body {font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; padding: 1em; max-width: 1100px; color: #1a1a1a}
-img {max-width: 100%; height: auto} table {border-collapse: collapse} .wide {overflow-x: auto}
+body {font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; padding: 1em; max-width: 1100px; color: #1a1a1a;
+ overflow-wrap: anywhere}
+table {border-collapse: collapse} .wide {overflow-x: auto} .wide > img {width: 100%; min-width: 760px}
 th, td {padding: 2px 12px 2px 0; text-align: left; font-variant-numeric: tabular-nums; vertical-align: middle}
+.wide td, .wide th {white-space: nowrap} .settings th {white-space: nowrap; vertical-align: top}
 .chip {border-radius: 3px; padding: 0 6px} .note {color: #555}
 .warning {border-left: 4px solid #b91c1c; padding: 4px 12px}
+@media (max-width: 600px) {th, td {padding-right: 8px; font-size: 14px} h1 {font-size: 24px} h2 {font-size: 20px}}
 """
 LIMITS = """An expression is not an emotion: what a face shows is not what a person feels. The model judges one face in
 windows of time and errs, more often on faces, light and angles unlike those it was trained on, and on people who talk.
@@ -89,7 +95,8 @@ def write_report(
             "the page works, not what a person expresses.</p>"
         )
     if damage:
-        body.append(f'<p class="warning">The rows end where the video does: {escape(damage)}</p>')
+        shown = damage.replace(rows[0].video, name)  # for other people, who have not this folder
+        body.append(f'<p class="warning">The rows end where the video does: {escape(shown)}</p>')
     body += [f'<div class="wide">{_picture(figure)}</div>', "<h2>Who shows what for how long</h2>"]
     body += [_summary_table(summarize(parts), rows, colors), "<h2>Segments</h2>"]
     body += [_segment_table([part for part in parts if part.track is not None], colors)]
@@ -103,32 +110,53 @@ def write_report(
 
 def write_index(
     path: str | PathLike,
-    reports: Mapping[str, Path],
+    files: Mapping[str, "Outputs"],
     rows: Iterable[Row],
+    errors: Mapping[str, str],
     note: str = "",
     smooth_s: float = SMOOTH_S,
 ) -> None:
-    """Write an HTML page that lists videos, each with its summary and a link to its report.
+    """Write an HTML page that lists videos, each with its summary, its chart, and links to its files.
 
     Args:
-        path: File to write, in the folder of the reports.
-        reports: The report of each video, by the video's name.
+        path: File to write, in the folder of the other files.
+        files: What was made of each video, by the video's name.
         rows: Rows of these videos.
+        errors: Why videos could not be read, or not to the end, by their names.
         note: Note on all of them, such as `Timeline.note()`.
         smooth_s: See `segments`.
     """
-    by_video: dict[str, list[Row]] = {video: [] for video in reports}
+    by_video: dict[str, list[Row]] = {video: [] for video in files}
     for row in rows:
         if row.video in by_video:
             by_video[row.video].append(row)
-    items = []
-    for video, report in reports.items():
-        lines = [escape(summary_line(each)) for each in summarize(segments(by_video[video], smooth_s))]
-        name, found = escape(Path(video).name), "<br>".join(lines) or "no face, or not read"
-        link = f'<a href="{escape(report.name)}">{name}</a>' if report.is_file() else name
-        items.append(f"<tr><td>{link}</td><td>{found}</td></tr>")
-    table = f"<table><tr><th>Video</th><th>Persons</th></tr>{''.join(items)}</table>"
-    _write_page(Path(path), "Videos", ["<h1>Videos</h1>", f'<p class="note">{escape(note)}</p>', table])
+    body = ["<h1>Videos</h1>", f'<p class="note">{escape(note)}</p>']
+    for video, made in files.items():
+        body += _index_entry(video, made, summarize(segments(by_video[video], smooth_s)), errors.get(video, ""))
+    _write_page(Path(path), "Videos", [*body, f"<p>{escape(LIMITS)}</p>"])
+
+
+def _index_entry(video: str, made: "Outputs", summaries: Sequence[TrackSummary], error: str) -> list[str]:
+    """What the index says of one video."""
+
+    def link(file: Path | None, text: str) -> str:
+        return f'<a href="{quote(file.name)}">{text}</a>' if file is not None and file.is_file() else ""
+
+    name = escape(Path(video).name)
+    entry = [f"<h2>{link(made.report, name) or name}</h2>"]
+    if error:
+        entry.append(f'<p class="warning">{escape(error).replace(escape(video), name)}</p>')
+    lines = [f"<li>{escape(summary_line(each))}</li>" for each in summaries]
+    if lines:
+        entry.append(f"<ul>{''.join(lines)}</ul>")
+    elif not error:
+        entry.append("<p>Nobody is seen.</p>")
+    if made.chart is not None and made.chart.is_file():
+        entry.append(
+            f'<div class="wide"><img loading="lazy" alt="Chart of {name}" src="{quote(made.chart.name)}"></div>'
+        )
+    links = [link(made.report, "report"), link(made.chart, "chart"), link(made.annotate, "annotated video")]
+    return [*entry, f'<p class="note">{" · ".join(filter(None, links))}</p>']
 
 
 def count(number: int, thing: str) -> str:
@@ -190,5 +218,16 @@ def _segment_table(parts: Sequence[Segment], colors: Mapping[str, str]) -> str:
 
 def _settings_table(settings: Mapping[str, object]) -> str:
     home = str(Path.home())
-    rows = [(name, str(value).replace(home, "~")) for name, value in settings.items() if value is not None]
-    return "<table>" + "".join(f"<tr><th>{n}</th><td>{escape(v)}</td></tr>" for n, v in rows) + "</table>"
+    rows = [(name, _setting(value).replace(home, "~")) for name, value in settings.items() if value is not None]
+    lines = "".join(f"<tr><th>{name.replace('_', ' ')}</th><td>{escape(text)}</td></tr>" for name, text in rows)
+    return f'<table class="settings">{lines}</table>'
+
+
+def _setting(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name.replace('_', ' ')} {_setting(each)}" for name, each in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_setting, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

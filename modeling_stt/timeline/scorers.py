@@ -6,6 +6,7 @@ frame is kept with that face (`Sighting.memo`), so that it is computed once howe
 
 import json
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
@@ -19,6 +20,7 @@ from ..configuration_stt import DFEW_CLASSES
 from ..loading import IMAGE, ModelError, choose_device, class_names_of, load_model, model_kind
 from ..modeling_stt import STTForVideoClassification
 from ..video_processing_stt import STTVideoProcessor, sample_frame_indices
+from .detection import find_function
 from .faces import FaceCrop
 from .windows import Sighting, Window
 
@@ -47,6 +49,7 @@ _SPELLINGS = {
 _CANONICAL_OF = {word: name for name, words in _SPELLINGS.items() for word in (name, *words.split())}
 
 Function = Callable[[np.ndarray], Sequence[float]]
+_FUNCTION_NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 logger = logging.getLogger(__name__)
 
@@ -243,16 +246,27 @@ class FunctionScorer:
     Args:
         function: Takes the crops `(T, S, S, 3)` uint8 RGB of one window, all that show the face in time order, and
             returns a probability for each class.
-        class_names: Names of the classes, in that order.
-        crop: How faces are cut out for it.
+        class_names: Names of the classes, in that order; by default its attribute `class_names`.
+        crop: How faces are cut out for it; by default its attribute `face_crop`, or as `FaceCrop` says.
+
+    Raises:
+        ValueError: For a function without names of classes.
     """
 
     min_score: float | None = None
     dtype = "float64"
 
-    def __init__(self, function: Function, class_names: Sequence[str], crop: FaceCrop) -> None:
-        self.function, self.class_names, self.crop = function, list(class_names), crop
-        self.name = getattr(function, "__qualname__", type(function).__qualname__)
+    def __init__(self, function: Function, class_names: Sequence[str] = (), crop: FaceCrop | None = None) -> None:
+        self.function = function
+        self.class_names = list(class_names or getattr(function, "class_names", ()))
+        self.crop: FaceCrop = crop or getattr(function, "face_crop", None) or FaceCrop()
+        named: Any = function if hasattr(function, "__qualname__") else type(function)
+        self.name = f"{named.__module__}:{named.__qualname__}"
+        if not self.class_names:
+            raise ValueError(
+                f"The function {self.name} does not name its classes: give class_names, or set its attribute "
+                "class_names."
+            )
 
     def scores(self, windows: Sequence[Window]) -> np.ndarray:
         """See [`Scorer`]."""
@@ -281,22 +295,24 @@ def load_scorer(
 
     Args:
         model: Folder or name on the Hub of a trained STT or of another video or image classifier; one that is loaded;
-            or a function, see [`FunctionScorer`].
+            or a function, see [`FunctionScorer`], or the name of one as `"module:function"`.
         processor: The processor of a loaded model; needed, and only taken, with one.
-        class_names: Names of a function's classes; needed, and only taken, with one.
+        class_names: Names of a function's classes, if it has no attribute `class_names`; only taken with a function.
         face_crop: How to cut faces out; by default as the model says, or a `face_crop.json` in its folder.
         device: Where the model runs; by default a GPU if there is one, or where a loaded model is.
         options: For `load_model`.
 
     Raises:
         ModelError: As `load_model`.
+        ImportError: For the name of a function in a module that does not exist.
         ValueError: For a loaded model without processor, a function without names, or either if not needed.
     """
-    is_function = callable(model) and not isinstance(model, PreTrainedModel)
-    if is_function != bool(class_names):
-        raise ValueError("class_names are for a function as model, which needs them; models name their own classes.")
-    if is_function:
-        return FunctionScorer(model, class_names, face_crop or FaceCrop())  # type: ignore[arg-type]
+    if isinstance(model, str) and _FUNCTION_NAME.fullmatch(model) and not Path(model).exists():
+        model = find_function(model, "model")
+    if callable(model) and not isinstance(model, PreTrainedModel):
+        return FunctionScorer(model, class_names, face_crop)
+    if class_names:
+        raise ValueError("class_names are for a function as model; other models name their own classes.")
     if isinstance(model, PreTrainedModel):
         if processor is None:
             raise ValueError("A loaded model needs its processor: give processor=….from_pretrained(…).")

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from .detection import INSTALL, Searched
-from .faces import Face, place_between
+from .faces import Face, place_between, rescale
 from .video import TimedFrame
 
 try:
@@ -33,6 +33,9 @@ LOOK_GATE = 0.45
 # A face that fits a track worse than this (see `FaceTracker._cost`) is another one. A person hidden for a while must
 # look alike as well.
 MAX_COST = 1.2
+
+# Tracks that are kept, those seen last; otherwise faces that jump about would leave ever more of them to be compared.
+MAX_TRACKS = 128
 
 VELOCITY_MEMORY_S = 0.15  # Single frames' boxes jitter.
 LOOK_MEMORY_S = 1.0  # Long, so that an object passing in front of a face is not learnt as its look.
@@ -119,16 +122,19 @@ class FaceTracker:
                 track.see(time_s, faces[i], looks[i])
             elif faces[i].score >= self.start_score:
                 owners[i] = self._begin(time_s, faces[i], looks[i])
+        if len(self._tracks) > MAX_TRACKS:
+            self._tracks.sort(key=lambda track: -track.time_s)
+            self.ended += [track.track_id for track in self._tracks[MAX_TRACKS:]]
+            del self._tracks[MAX_TRACKS:]
         self._time_s, self._thumbnail = time_s, thumbnail
         return [(track.track_id, face) for track, face in zip(owners, faces, strict=True) if track is not None]
 
     def _rescale(self, width: int, height: int) -> None:
         """Bring what is known of the tracks to the size of this frame, where the video changes it."""
         if self._size is not None and self._size != (width, height):
-            scale = np.array([width / self._size[0], height / self._size[1]])
+            scale = width / self._size[0], height / self._size[1]
             for track in self._tracks:
-                box = tuple((np.array(track.face.box) * np.tile(scale, 2)).tolist())
-                track.face, track.velocity = Face(box, track.face.score), track.velocity * scale
+                track.face, track.velocity = rescale(track.face, *scale), track.velocity * scale
         self._size = (width, height)
 
     def _begin(self, time_s: float, face: Face, look: np.ndarray) -> _Track:
@@ -154,11 +160,11 @@ class FaceTracker:
         small, large = sorted([face.side, track.face.side])
         reach = min(0.6 + unseen_s, 2.0) * (small + large) / 2
         distance = math.dist(face.center, track.expected_center(time_s))
+        if distance > reach or large > (1.5 + unseen_s) * small:
+            return math.inf
         unlike = _unlike(track.look, look)
         was_hidden = track.time_s < self._time_s
-        if distance > reach or large > (1.5 + unseen_s) * small or (was_hidden and unlike > LOOK_GATE):
-            return math.inf
-        return distance / reach + unlike
+        return math.inf if was_hidden and unlike > LOOK_GATE else distance / reach + unlike
 
 
 class Followed(NamedTuple):
@@ -194,12 +200,24 @@ def follow_faces(searched: Iterable[Searched], tracker: FaceTracker) -> Iterator
             continue
         faces = dict(tracker.update(frame.time_s, frame.image, found))
         for each in between:
-            share = (each.time_s - last.time_s) / (frame.time_s - last.time_s)  # type: ignore[union-attr]
-            yield Followed(each, {id: place_between(before[id], faces[id], share) for id in faces if id in before})
+            assert last is not None
+            share = (each.time_s - last.time_s) / (frame.time_s - last.time_s)
+            pairs = {
+                id: (_in_frame(before[id], last, each), _in_frame(faces[id], frame, each))
+                for id in faces
+                if id in before
+            }
+            yield Followed(each, {id: place_between(*pair, share) for id, pair in pairs.items()})
         yield Followed(frame, faces, list(tracker.ended), left_out)
         last, before, between = frame, faces, []
     for each in between:  # where their faces went is not known
         yield Followed(each, {})
+
+
+def _in_frame(face: Face, frame: TimedFrame, other: TimedFrame) -> Face:
+    """A face of one frame in the pixels of another, which may be of another size."""
+    (height, width, _), (other_height, other_width, _) = frame.image.shape, other.image.shape
+    return rescale(face, other_width / width, other_height / height)
 
 
 def assign(cost: np.ndarray, alone: float) -> list[tuple[int, int]]:

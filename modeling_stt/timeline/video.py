@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import av
 import numpy as np
 
-from ..video_reading_stt import IMAGE_SUFFIXES, VideoReader, open_source, read_packets
+from ..video_reading_stt import ANY_METADATA, IMAGE_SUFFIXES, VideoReader, open_source, read_packets
 
 # What FFmpeg calls these cameras; other systems' (avfoundation, dshow) are missing from PyAV's packages.
 CAMERAS = "/dev/video"
@@ -291,9 +291,10 @@ class FrameReader(VideoReader):
         camera = "v4l2" if self.name.startswith(CAMERAS) else None
         # Over UDP, FFmpeg's default, packets go missing on all but the best networks.
         options = {"rtsp_transport": "tcp"} if self.name.startswith("rtsp") else {}
-        with av.open(self.name, format=camera, options=options, timeout=SILENCE_S) as container:
+        with av.open(self.name, format=camera, options=options, timeout=SILENCE_S, **ANY_METADATA) as container:
             if not container.streams.video:
                 raise ValueError(f"{self.name} sends no video.")
+            self.begin(container, container.streams.video[0])
             yield container, container.streams.video[0]
 
     def _timed_frames(self, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[TimedFrame]:
@@ -303,7 +304,7 @@ class FrameReader(VideoReader):
         damaged = False
         for packet in packets:
             try:
-                decoded: list[Any] = packet.decode()
+                decoded = self.decode(packet)
             except av.error.FFmpegError:
                 decoded = []
                 damaged = True

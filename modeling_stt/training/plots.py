@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..fonts import literal, readable
+
 
 def plot_confusion_matrix(
     matrix: Sequence[Sequence[int]], names: Sequence[str], path: str | os.PathLike, title: str = ""
@@ -23,6 +25,15 @@ def plot_confusion_matrix(
     Raises:
         ImportError: Where matplotlib is missing.
     """
+    with _readable(title, *names):
+        figure = _draw_confusion_matrix(matrix, [literal(name) for name in names], literal(title))
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=120)
+    return path
+
+
+def _draw_confusion_matrix(matrix: Sequence[Sequence[int]], names: Sequence[str], title: str) -> Any:
     figure = _figure(figsize=(1.6 + 0.8 * len(names), 1.4 + 0.8 * len(names)), layout="constrained")
     axes = figure.add_subplot()
     shares = [[cell / max(sum(row), 1) for cell in row] for row in matrix]
@@ -38,10 +49,7 @@ def plot_confusion_matrix(
     letters = round(12 * figure.get_figwidth())
     figure.suptitle("\n".join(textwrap.fill(line, letters) for line in title.split("\n")), fontsize=10)
     figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    return path
+    return figure
 
 
 def plot_clip(frames: np.ndarray, scores: Mapping[str, float], path: str | os.PathLike) -> Path:
@@ -55,6 +63,13 @@ def plot_clip(frames: np.ndarray, scores: Mapping[str, float], path: str | os.Pa
     Raises:
         ImportError: Where matplotlib is missing.
     """
+    with _readable(*scores):
+        figure = _draw_clip(frames, {literal(name): score for name, score in scores.items()})
+        figure.savefig(path, dpi=100)
+    return Path(path)
+
+
+def _draw_clip(frames: np.ndarray, scores: Mapping[str, float]) -> Any:
     figure = _figure(figsize=(max(len(frames), 4), 4), layout="constrained")
     grid = figure.add_gridspec(2, len(frames), height_ratios=(1, 2))
     for i, frame in enumerate(frames):
@@ -66,8 +81,12 @@ def plot_clip(frames: np.ndarray, scores: Mapping[str, float], path: str | os.Pa
     axes.bar_label(bars, fmt="%.3f", padding=3)
     axes.set(xlim=(0, 1.05), xlabel="probability")
     axes.invert_yaxis()
-    figure.savefig(path, dpi=100)
-    return Path(path)
+    return figure
+
+
+def _readable(*texts: str) -> Any:
+    _figure()  # without matplotlib, its error says what to install
+    return readable(*texts)
 
 
 def _figure(**options: Any) -> Any:

@@ -21,13 +21,17 @@ def write_video(
     gop: int = 12,
     bf: int = 2,
     container_options: dict[str, str] | None = None,
+    aspect: Fraction = Fraction(1),
 ) -> Path:
-    """Write images at `fps`, or at times in seconds, which are kept to the thousandth."""
+    """Write images at `fps`, or at times in seconds, which are kept to the thousandth; pixels are `aspect` wide."""
     with av.open(path, "w", container_options=container_options or {}) as container:
-        stream = container.add_stream(codec, rate=fps, options={"bf": str(bf), "sc_threshold": "0"})
+        quiet = {"x265-params": "log-level=none"} if codec == "libx265" else {}
+        stream = container.add_stream(codec, rate=fps, options={"bf": str(bf), "sc_threshold": "0"} | quiet)
         stream.height, stream.width = images[0].shape[:2]
         stream.pix_fmt, stream.gop_size = "yuv420p", gop
         stream.codec_context.time_base = Fraction(1, 1000) if times else Fraction(1, fps)
+        if aspect != 1:
+            stream.codec_context.sample_aspect_ratio = aspect
         for i, image in enumerate(images):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             frame.time_base = stream.codec_context.time_base

@@ -381,6 +381,35 @@ def test_handler_answers_with_other_models_of_the_hub(kind: str, clip: Path, tmp
     assert scores[0]["score"] > 0.34
 
 
+@pytest.mark.parametrize("kind", ["stt", "vit"])
+def test_handler_blames_a_model_that_answers_nan(kind: str, clip: Path, tmp_path: Path) -> None:
+    """The score NaN is not even JSON."""
+    from modeling_stt.hub.handler import EndpointHandler
+
+    folder = write_run(tmp_path / "run") if kind == "stt" else save_hub_model(tmp_path / "vit", "vit")
+    handler = EndpointHandler(str(folder))
+    with torch.no_grad():
+        handler.model.classifier.weight.fill_(float("inf"))
+    with pytest.raises(ValueError, match=r"The model answers NaN or infinity.* No video is to blame"):
+        handler({"inputs": clip.read_bytes()})
+
+
+@pytest.mark.parametrize("kind", ["stt", "vit"])
+@pytest.mark.parametrize("timeline", [False, True])
+def test_handler_stops_at_frames_that_become_larger_than_the_header_says(
+    kind: str, timeline: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that begins with 64 × 64 and goes on with 8000 × 8000 took 3 GB where it was read as a clip."""
+    from modeling_stt.hub import handler as handler_module
+
+    folder = write_run(tmp_path / "run") if kind == "stt" else save_hub_model(tmp_path / "vit", "vit")
+    parts = [write_video(tmp_path / f"{side}.h264", [np.full((side, side, 3), 9, np.uint8)] * 8) for side in (64, 128)]
+    monkeypatch.setattr(handler_module, "MAX_SIDE", 100)
+    request = {"inputs": b"".join(part.read_bytes() for part in parts), "parameters": {"timeline": timeline}}
+    with pytest.raises(ValueError, match=r"^The video has a frame of 128×128 px; expected up to 10000 pixels"):
+        handler_module.EndpointHandler(str(folder))(request)
+
+
 def test_damaged_weights_stop_the_handler_at_its_start(tmp_path: Path) -> None:
     from modeling_stt.hub.handler import EndpointHandler
 

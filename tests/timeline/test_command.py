@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -219,6 +220,8 @@ def test_one_video_is_pictured_while_its_rows_are_printed(model, folder, tmp_pat
         (["a.mp4", "b.mp4", "--chart", "x.png"], "need exactly one video"),
         ([".", "--annotate", "x.mp4"], "need exactly one video, got 2"),
         (["a.mp4", "--output_dir", "d", "--chart", "x.png"], "a report of each video"),
+        (["a.mp4", "--output_dir", "d", "--annotate", "x.mp4"], "give --annotate without a file"),
+        (["a.mp4", "--annotate"], "--annotate needs a FILE to write, unless --output_dir is given"),
         (["a.mp4", "--report", "x.pdf"], "x.pdf must end in one of .html"),
         (["a.mp4", "--chart", "nowhere/x.png"], "no folder nowhere"),
         (["a.mp4", "--chart", "x.xyz"], "x.xyz must end in one of .png, .svg, .pdf"),
@@ -282,12 +285,26 @@ def test_one_pass_makes_everything(model, folder, tmp_path, capsys):
 
 
 def test_a_folder_gets_a_report_of_each_video_and_an_index(model, folder, tmp_path, capsys):
+    out, videos = tmp_path / "out", Path(shutil.copytree(folder, tmp_path / "videos"))
+    (videos / "text #1.mp4").write_text("not a video")
     for _ in range(2):  # the second time, nothing is read again
-        assert run(folder, "--model", model, *DETECTOR, "--output_dir", tmp_path / "out") == 0
-    assert sorted(os.listdir(tmp_path / "out")) == ["a.html", "b.html", "index.html", "rows.csv", "rows.settings.json"]
-    index = (tmp_path / "out" / "index.html").read_text("utf-8")
-    assert 'href="a.html"' in index and "person 1, 0.0 to 3.0 s" in index and "no face, or not read" in index
+        assert run(videos, "--model", model, *DETECTOR, "--output_dir", out, "--segments", "--annotate") == 1
+    names = {f"{stem}.{suffix}" for stem in ("a", "b") for suffix in ("html", "png", "annotated.mp4")}
+    tables = {f"rows.{kind}" for kind in ("csv", "errors.csv", "segments.csv", "settings.json", "summary.csv")}
+    assert set(os.listdir(out)) == names | tables | {"index.html"}
+    assert len(list(read_frames(str(out / "a.annotated.mp4")))) == len(list(read_frames(str(folder / "a.mp4"))))
+    index = (out / "index.html").read_text("utf-8")
+    assert {f'href="{name}"' for name in names} <= set(re.findall(r'href="[^"]*"', index))
+    assert "person 1, 0.0 to 3.0 s" in index and "Nobody is seen." in index
+    assert "text #1.mp4 cannot be read as a video" in index and str(videos) not in index
     assert "2 of these were there already" in capsys.readouterr().out
+
+
+def test_files_that_an_earlier_run_did_not_make_are_missed(model, folder, tmp_path, capsys):
+    """The table has the video, so that it is not read again; its annotated video was silently not there."""
+    for more in ([], ["--annotate"]):
+        assert run(folder / "b.mp4", "--model", model, *DETECTOR, "--output_dir", tmp_path / "out", *more) == 0
+    assert "1 video (such as " in (said := capsys.readouterr().out) and "had been read before, without all" in said
 
 
 def test_own_labels_are_compared_with_rows(model, folder, tmp_path, capsys):

@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from transformers.video_utils import VideoMetadata
 
 from helpers.videos import grey, write_video
 from modeling_stt.timeline import limits
@@ -19,6 +20,10 @@ LIMITS = VideoLimits(megabytes=50, seconds=60, frames=3600, side=1920)
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_video(tmp_path_factory.mktemp("clip") / "clip.mp4", [grey(i) for i in range(20)])
+
+
+def every_frame(metadata: VideoMetadata) -> np.ndarray:
+    return np.arange(metadata.total_num_frames)
 
 
 def write_still(path: Path, num_frames: int) -> Path:
@@ -54,7 +59,7 @@ def test_a_video_within_the_limits_is_read_whole(clip: Path) -> None:
 def test_a_video_beyond_a_limit_is_refused_without_being_decoded(
     changes: dict, message: str, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "read_frames", None)
+    monkeypatch.setattr(limits.VideoReader, "to_rgb", None)
     with pytest.raises(ValueError, match=message):
         replace(LIMITS, **changes).check(clip)
 
@@ -100,10 +105,22 @@ def test_a_file_that_changes_its_frames_to_a_larger_size_is_stopped(tmp_path: Pa
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     small = replace(LIMITS, side=100)
     small.check(path)
-    with pytest.raises(ValueError, match="160 × 96 pixels"):
-        list(small.read(path))
+    for read in (lambda: list(small.read(path, "a.h264")), lambda: small.read_clip(path, every_frame, "a.h264")):
+        with pytest.raises(ValueError, match=r"^a\.h264 has a frame of 160×96 px; expected up to 10000 pixels"):
+            read()
+
+
+def test_pixels_that_are_not_square_count_as_what_they_become(tmp_path: Path) -> None:
+    """The header states 80 × 48 of them; a small file may so become a wide one."""
+    path = write_video(tmp_path / "v.mp4", [grey(90)] * 5, aspect=Fraction(4))
+    small = replace(LIMITS, side=100)
+    small.check(path)
+    for read in (lambda: list(small.read(path)), lambda: small.read_clip(path, every_frame)):
+        with pytest.raises(ValueError, match=r"320×48 px; expected up to 10000 pixels"):
+            read()
 
 
 def test_frames_are_those_of_the_reader(clip: Path) -> None:
-    frames = [frame.image for frame in LIMITS.read(clip)]
-    assert np.stack(frames).shape == (20, 48, 80, 3)
+    frames = np.stack([frame.image for frame in LIMITS.read(clip)])
+    assert frames.shape == (20, 48, 80, 3)
+    assert (frames == LIMITS.read_clip(clip, every_frame).permute(0, 2, 3, 1).numpy()).all()

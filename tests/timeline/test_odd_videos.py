@@ -14,6 +14,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from helpers.drawn_faces import draw_faces
 from helpers.face_videos import (
@@ -30,7 +31,7 @@ from helpers.face_videos import (
     write_video,
 )
 from helpers.real_videos import read_real
-from modeling_stt.timeline import video
+from modeling_stt.timeline import explain, video, write_annotated_video
 from modeling_stt.timeline.batch import find_videos, write_timelines
 from modeling_stt.timeline.detection import find_faces
 from modeling_stt.timeline.pipeline import Timeline
@@ -206,13 +207,14 @@ def test_a_server_that_falls_silent_is_given_up(tmp_path, monkeypatch):
     assert time.monotonic() - started < 5.5
 
 
-def send_live(server: socket.socket, images: list[np.ndarray], pace_s: float) -> None:
+def send_live(server: socket.socket, images: list[np.ndarray], pace_s: float, aspect: Fraction = Fraction(1)) -> None:
     """Send images as MPEG-TS to who connects, its clock at 1000 s, as a camera would that has long been on."""
     connection, _ = server.accept()
     with connection, connection.makefile("wb") as out, av.open(out, "w", format="mpegts") as container:
         stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast", "tune": "zerolatency"})
         stream.height, stream.width = images[0].shape[:2]
         stream.pix_fmt, stream.gop_size = "yuv420p", 12
+        stream.codec_context.sample_aspect_ratio = aspect
         for n, image in enumerate(images):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             frame.pts, frame.time_base = 25000 + n, Fraction(1, 25)
@@ -247,6 +249,34 @@ def test_a_live_address_gives_rows_while_it_sends(slow, caplog):
     dropped = sum(r.frames_dropped for r in rows)
     assert dropped > 50 or not slow
     assert ("frames dropped: damaged ones" in caplog.text) == (dropped > 0)
+
+
+def test_the_pixels_of_a_live_address_become_square():
+    """A broadcast of 1440 × 1080 or 720 × 576 was read as if its pixels were square."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        images = scene("happy", "", seconds=1)
+        threading.Thread(target=send_live, args=(server, images, 0.005, Fraction(2)), daemon=True).start()
+        frames = list(read_frames(f"tcp://127.0.0.1:{server.getsockname()[1]}"))
+    assert {frame.image.shape for frame in frames} == {(64, 256, 3)}
+
+
+def resized(image: np.ndarray) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).resize((32, 32)))
+
+
+def test_pixels_are_square_before_a_face_is_sought_and_in_the_annotated_video(tmp_path):
+    path = write_video(tmp_path / "dvd.mp4", scene("happy", "", seconds=2), aspect=Fraction(2))
+    timeline = make_timeline(thumbnails=True)
+    [row] = write_annotated_video(path, timeline, tmp_path / "drawn.mp4")
+    assert row.box[2] - row.box[0] == pytest.approx(0.9 * 128)  # the face fills a half of 256 px
+    with av.open(tmp_path / "drawn.mp4") as container:
+        [stream] = container.streams.video
+        assert (stream.width, stream.height, stream.sample_aspect_ratio or 1) == (256, 64, 1)
+    model = make_model()
+    model.set_attn_implementation("eager")
+    shown = explain(path, make_timeline(model=model)).frames
+    assert shown.shape[1:3] == (32, 32)
+    assert np.abs(shown[0].astype(int) - resized(row.thumbnail)).mean() < 12
 
 
 def test_an_event_stops_an_endless_source():

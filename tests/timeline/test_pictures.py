@@ -9,10 +9,13 @@ import pytest
 from matplotlib.colors import to_hex
 
 from helpers.face_videos import NAMES, make_timeline, scene, timed
+from modeling_stt.fonts import font_file
+from modeling_stt.timeline import Explanation, draw_explanation
 from modeling_stt.timeline.chart import MAX_COLUMNS, MAX_TRACKS, draw_timeline
-from modeling_stt.timeline.pictures import CLASS_COLORS, STATE_COLOR, class_colors, font_file, ink_on
+from modeling_stt.timeline.pictures import CLASS_COLORS, STATE_COLOR, class_colors, ink_on
 from modeling_stt.timeline.rows import STATES, Row
 from modeling_stt.timeline.segments import stretches
+from modeling_stt.training.plots import plot_clip, plot_confusion_matrix
 
 # Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB.
 BLINDNESS = {
@@ -253,6 +256,12 @@ def test_dollars_in_names_are_drawn_as_they_are(tmp_path):
     figure = draw_timeline(rows, ["$a$", "b$_{"], note="model $x$")
     figure.savefig(tmp_path / "chart.svg")
     assert (tmp_path / "chart.svg").stat().st_size > 5000
+    frames, even = np.zeros((2, 8, 8, 3), np.uint8), np.full((2, 1, 1), 1.0)
+    scores = {"$a$_{": 0.9, "b$^": 0.1}
+    explanation = Explanation(frames, None, even, np.full(2, 0.5), scores, "take $1 of $\\x.mp4")
+    draw_explanation(explanation).savefig(tmp_path / "attention.png")
+    plot_clip(frames, scores, tmp_path / "clip.png")
+    plot_confusion_matrix([[1, 0], [0, 1]], list(scores), tmp_path / "confusion.png", title="set $x of $y_{")
 
 
 def test_unsure_windows_keep_their_scores_and_are_named_in_the_band():

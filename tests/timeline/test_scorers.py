@@ -75,8 +75,30 @@ def test_a_function_is_a_model():
     [row] = Timeline(answer, class_names=["no", "yes"], **SEEN)(timed(scene("happy", "", seconds=2)))
     assert (row.label, row.scores) == ("yes", {"no": 0.2, "yes": 0.8})
     assert seen == [(50, 112, 112, 3)]
-    with pytest.raises(ValueError, match="class_names are for a function"):
+    with pytest.raises(ValueError, match=r"function test_scorers:test_a_function_is_a_model.* does not name its"):
         Timeline(answer, **SEEN)
+    with pytest.raises(ValueError, match="class_names are for a function as model"):
+        Timeline(make_model(), make_processor(), class_names=["no", "yes"], **SEEN)
+
+
+def test_a_function_is_a_model_by_its_name(tmp_path, monkeypatch):
+    (tmp_path / "own_net.py").write_text(
+        "from modeling_stt.timeline import FaceCrop\n"
+        "def answer(crops):\n    return [crops.shape[1] / 100, 1 - crops.shape[1] / 100]\n"
+        "answer.class_names, answer.face_crop = ['no', 'yes'], FaceCrop(size=20)\n"
+        "def nameless(crops):\n    return [1.0]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    reader = Timeline("own_net:answer", **SEEN)
+    [row] = reader(timed(scene("happy", "", seconds=2)))
+    assert row.scores == {"no": 0.2, "yes": 0.8}
+    assert reader.settings()["model"] == "own_net:answer"
+    with pytest.raises(ValueError, match=r"own_net:nameless does not name its classes"):
+        Timeline("own_net:nameless", **SEEN)
+    with pytest.raises(ValueError, match=r"no function 'other' in own_net, which model='own_net:other' asks for"):
+        Timeline("own_net:other", **SEEN)
+    with pytest.raises(ImportError, match="absent_net"):
+        Timeline("absent_net:answer", **SEEN)
 
 
 @pytest.mark.parametrize(

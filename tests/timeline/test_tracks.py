@@ -10,9 +10,9 @@ import pytest
 
 from helpers.drawn_faces import draw_faces, face_at
 from helpers.real_videos import read_real
-from modeling_stt.timeline.detection import MAX_FACES, find_faces, load_detector
+from modeling_stt.timeline.detection import MAX_FACES, Searched, find_faces, load_detector
 from modeling_stt.timeline.faces import Face
-from modeling_stt.timeline.tracks import FaceTracker, assign, follow_faces
+from modeling_stt.timeline.tracks import MAX_TRACKS, FaceTracker, assign, follow_faces
 from modeling_stt.timeline.video import TimedFrame
 
 SHAPE = (180, 320)
@@ -331,6 +331,32 @@ def test_a_person_stays_one_when_the_picture_changes_its_size():
         face = face_at(400 * scale, 180 * scale, 1.5 * scale)
         ids += [track for track, _ in tracker.update(n / 25, frame, [face])]
     assert ids == [1] * 20
+
+
+def test_between_two_looks_a_face_is_in_the_pixels_of_each_frame():
+    """A phone that is turned, or a stream that changes its size, between two searched frames."""
+    large, small = np.zeros((360, 640, 3), np.uint8), np.zeros((180, 320, 3), np.uint8)
+    frames = [TimedFrame(n / 25, large if n < 3 else small) for n in range(5)]
+    found = [[face_at(400, 180, 1.5)], None, None, None, [face_at(200, 90, 0.75)]]
+    searched = [Searched(frame, faces) for frame, faces in zip(frames, found, strict=True)]
+    followed = list(follow_faces(searched, FaceTracker()))
+    centers = [face.center for each in followed for face in each.faces.values()]
+    assert (
+        centers
+        == [pytest.approx(face_at(400, 180, 1.5).center)] * 3 + [pytest.approx(face_at(200, 90, 0.75).center)] * 2
+    )
+
+
+def test_a_crowd_that_jumps_about_leaves_a_bounded_number_of_tracks():
+    """Every frame began up to 32 tracks that were compared for two seconds: 0.4 s a frame, and ever more."""
+    rng = np.random.default_rng(0)
+    frame, tracker, ended = np.zeros((720, 1280, 3), np.uint8), FaceTracker(), []
+    for n in range(12):
+        faces = [face_at(x, y, 0.2) for x, y in rng.uniform((20, 20), (1260, 700), (32, 2))]
+        ids = [track for track, _ in tracker.update(n / 25, frame, faces)]
+        ended += tracker.ended
+        assert len(ids) == 32 and len(tracker._tracks) <= MAX_TRACKS
+    assert len(set(ended)) == len(ended) > 100 and not set(ended) & set(ids)
 
 
 def test_a_crowd_is_followed_in_time():
