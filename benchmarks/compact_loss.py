@@ -71,7 +71,7 @@ MODEL: dict[str, Any] = {
     "drop_path_rate": 0.0,
 }
 RECIPE: dict[str, Any] = {
-    "num_train_epochs": 5,
+    "num_train_epochs": 4,
     "per_device_train_batch_size": 32,
     "optim": "adamw_torch",
     "optim_args": None,
