@@ -58,6 +58,7 @@ def options(home: Path) -> list[str]:
     return [
         *("--dataset=dfew", f"--data_dir={tree}", f"--model_config={json.dumps(TINY_MODEL)}", "--use_cpu=True"),
         *("--num_train_epochs=2", "--per_device_train_batch_size=8", "--learning_rate=0.05", "--disable_tqdm=True"),
+        "--audit=True",
     ]
 
 
@@ -115,7 +116,9 @@ def test_folds_are_put_together_and_the_missing_ones_named(unbroken: tuple[Path,
     assert [row["war"] for row in results["per_fold"]] == [test["war"] for test in alone]
     assert results["mean_of_folds"]["uar"]["mean"] == pytest.approx((alone[0]["uar"] + alone[1]["uar"]) / 2)
     assert results["pooled"]["num_clips"] == alone[0]["num_clips"] + alone[1]["num_clips"]
-    assert "synthetic faces as dfew, 2 of 5 folds, missing: 3, 4, 5" in printed
+    assert list(results["audit"]) == ["shuffled", "reversed", "repeated"]
+    assert results["audit"]["repeated"]["war"]["num_folds"] == 2
+    assert "synthetic faces as dfew, 2 of 5 folds, missing: 3, 4, 5" in printed and "frames repeated" in printed
     assert "validation set cut from the training fold" in printed.split("2 of 5 folds")[1]
     assert (folder / "confusion.png").read_bytes().startswith(b"\x89PNG")
 

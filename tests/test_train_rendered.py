@@ -20,6 +20,7 @@ def test_weights_are_made_from_nothing_and_a_finished_part_is_not_made_again(tmp
     assert results["synthetic"] is True
     assert results["start"]["backbone_weights"] == str(tmp_path / "backbone" / "backbone.safetensors")
     assert results["recipe"]["augment"]["photometry"]["gray"] == 0.3
+    assert list(results["audit"]) == ["shuffled", "reversed", "repeated"]
     model, processor = load_model(tmp_path / "stt")
     assert processor.face_crop["size"] == model.config.image_size
     scores = model(**processor(np.zeros((4, 64, 64, 3), np.uint8), return_tensors="pt")).logits

@@ -85,6 +85,15 @@ class CrossValidation:
         return True if found == [True] * len(self.fold_results) else None
 
     @property
+    def audit(self) -> dict[str, dict[str, MeanOfFolds]]:
+        """Order of the frames → WAR and UAR, over the folds that were run with an audit; empty without any."""
+        audits = [results["audit"] for results in self.fold_results.values() if "audit" in results]
+        return {
+            order: {name: _mean_of_folds([audit[order][name] for audit in audits]) for name in ("war", "uar")}
+            for order in (audits[0] if audits else {})
+        }
+
+    @property
     def _verifications(self) -> list[dict[str, Any] | None]:
         return [results.get("verification") for results in self.fold_results.values()]
 
@@ -100,6 +109,7 @@ class CrossValidation:
             "missing_folds": self.missing,
             "verification": {"comparable": self.comparable},
             "mean_of_folds": {"war": vars(self.war), "uar": vars(self.uar)},
+            "audit": {order: {k: vars(v) for k, v in scores.items()} for order, scores in self.audit.items()},
             "per_fold": [_row(fold, results, same) for fold, results in self.fold_results.items()],
             "pooled": self.pooled.to_dict(),
             "environment": same,  # facts in which folds differ are with each fold
@@ -122,6 +132,8 @@ class CrossValidation:
         rows.append([f"mean of {war.num_folds}", war.mean, uar.mean])
         rows.append(["± sample s.d.", war.standard_deviation, uar.standard_deviation])
         rows.append(["pooled", pooled.war, pooled.uar, *pooled.recalls, pooled.num_clips])
+        # Means as well, of the same models with the test clips' frames in another order.
+        rows += [[f"frames {order}", each["war"].mean, each["uar"].mean] for order, each in self.audit.items()]
         unknown = "not verified" if None in self._verifications else "nothing is published to compare with"
         data = {True: "as papers report on", False: "not those that papers report on", None: unknown}
         about = [f"epoch: {_selection(self.shared)}", f"data: {data[self.comparable]}", "scores in per cent:", ""]

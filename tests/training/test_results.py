@@ -131,6 +131,18 @@ def test_one_fold_has_no_spread() -> None:
     assert "± sample s.d.  " in str(summary)
 
 
+def test_an_audit_of_the_folds_is_averaged_and_printed() -> None:
+    folds = {fold: fold_results(fold) for fold in (1, 2, 3)}
+    for fold, war in ((1, 0.25), (2, 0.5)):  # fold 3 was run without one
+        folds[fold]["audit"] = {"shuffled": {"war": war, "uar": 0.125}}
+    summary = summarize_folds(folds, range(1, 6))
+    expected = {"mean": 0.375, "standard_deviation": stdev([0.25, 0.5]), "num_folds": 2}
+    assert summary.to_dict()["audit"]["shuffled"]["war"] == expected
+    line = next(line for line in str(summary).splitlines() if line.startswith("frames shuffled"))
+    assert line.split()[2:] == ["37.50", "12.50"]
+    assert summary_of(1, 2).to_dict()["audit"] == {} and "shuffled" not in str(summary_of(1, 2))
+
+
 def test_synthetic_faces_are_called_so() -> None:
     folds = {1: fold_results(1) | {"synthetic": True}}
     summary = summarize_folds(folds, [1])
