@@ -5,9 +5,9 @@
     accelerate launch examples/train.py --backbone runs/encoder --dataset dfew --data_dir DFEW --fold 1 --output_dir …
 
 Every folder of pictures below `--clips` is a clip, as `stt crop` writes them; names of classes are ignored. The same
-90 % of the patches are hidden in all frames of a clip. The encoder is any vision model of transformers that has a
-masked image model (ViT, DeiT, Swin); by default a small ViT for 112 px. Other options are those of transformers'
-Trainer; `--resume_from_checkpoint last` resumes. `train.py --backbone` loads `--output_dir`.
+90 % of the patches are hidden in all frames of a clip. The encoder is any vision model of transformers that STT's
+blocks run on; by default a small ViT for 112 px. Other options are those of transformers' Trainer;
+`--resume_from_checkpoint last` resumes. `train.py --backbone` loads `--output_dir`.
 """
 
 from modeling_stt.processes import end_with_launcher, run_program
@@ -25,13 +25,13 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from modeling_stt import STTVideoProcessor
 from modeling_stt.training import ClipAugment, ClipDataset
-from modeling_stt.training.masked import MaskedTrainer, TubeClips, list_clips, make_masked_model, save_encoder
+from modeling_stt.training.masked import MaskedEncoder, MaskedTrainer, TubeClips, list_clips, save_encoder
 from modeling_stt.training.options import read_object
 
 # 16 × 16 px patches at 112 px give the paper's 7 × 7 positions.
 SMALL_VIT = (
     '{"model_type": "vit", "image_size": 112, "patch_size": 16, "hidden_size": 384, "num_hidden_layers": 12, '
-    '"num_attention_heads": 6, "intermediate_size": 1536, "encoder_stride": 16}'
+    '"num_attention_heads": 6, "intermediate_size": 1536}'
 )
 
 
@@ -55,15 +55,17 @@ def pretrain(arguments: Sequence[str]) -> MaskedTrainer:
     args.remove_unused_columns = False
     set_seed(args.seed)
 
-    model = make_masked_model(AutoConfig.for_model(**read_object("encoder_config", own.encoder_config)))
-    side, patch = model.config.image_size, model.config.patch_size
+    try:
+        model = MaskedEncoder(AutoConfig.for_model(**read_object("encoder_config", own.encoder_config)))
+    except ValueError as error:  # StrictDataclassError, too
+        raise SystemExit(f"--encoder_config {own.encoder_config}: {error}") from error
     sampling: dict[str, Any] = {"num_frames": own.frames_per_clip, "frames_per_segment": 1}
-    size = {"height": side, "width": side}
+    size = {"height": model.side, "width": model.side}
     processor = STTVideoProcessor(size=size, do_normalize=True, **sampling)
     clips = ClipDataset(
         list_clips(Path(own.clips)), processor, augment=ClipAugment(scale=(own.smallest_crop, 1.0)), seed=args.seed
     )
-    tubes = TubeClips(clips, (side // patch) ** 2, own.hidden_share)
+    tubes = TubeClips(clips, model.grid**2, own.hidden_share)
 
     trainer = MaskedTrainer(model, args, tubes)
     resume = args.resume_from_checkpoint

@@ -12,42 +12,16 @@ from transformers import (
     AutoModel,
     CLIPConfig,
     CLIPImageProcessor,
-    CLIPVisionConfig,
-    ConvNextConfig,
-    DeiTConfig,
-    Dinov2Config,
-    Dinov2WithRegistersConfig,
-    DINOv3ViTConfig,
-    PreTrainedConfig,
-    SiglipVisionConfig,
-    SwinConfig,
-    TimmWrapperConfig,
-    ViTConfig,
     ViTImageProcessor,
 )
 
+from helpers.encoders import ENCODERS, VIT
 from helpers.models import TINY_MODEL
 from helpers.pages import skip_without_exporters
 from modeling_stt import STTConfig, STTForVideoClassification, STTModel, STTVideoProcessor
 from modeling_stt.training import load_backbone_weights
+from modeling_stt.training.lora import add_lora, merge_lora
 
-VIT: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32}
-VIT |= {"patch_size": 8, "intermediate_size": 64}
-SWIN = {"embed_dim": 16, "depths": [1, 1], "num_heads": [2, 2], "image_size": 32, "patch_size": 4, "window_size": 4}
-TIMM_VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 2}
-# Configurations, the channels and the tokens before the patches that each model's output has.
-ENCODERS: dict[str, tuple[PreTrainedConfig, int, int]] = {
-    "ViT": (ViTConfig(**VIT), 32, 1),
-    "CLIP": (CLIPVisionConfig(**VIT), 32, 1),
-    "SigLIP": (SiglipVisionConfig(**VIT), 32, 0),
-    "DINOv2": (Dinov2Config(**VIT), 32, 1),
-    "DINOv2 with registers": (Dinov2WithRegistersConfig(**VIT, num_register_tokens=3), 32, 4),
-    "DINOv3": (DINOv3ViTConfig(**VIT, num_register_tokens=2), 32, 3),
-    "DeiT": (DeiTConfig(**VIT), 32, 2),
-    "ConvNeXt": (ConvNextConfig(hidden_sizes=[8, 16], depths=[1, 1], num_stages=2, image_size=32), 16, 0),
-    "Swin": (SwinConfig(**SWIN), 32, 0),
-    "timm": (TimmWrapperConfig(architecture="vit_tiny_patch16_224", model_args=TIMM_VIT), 32, 1),
-}
 FIVE = ("ViT", "CLIP", "SigLIP", "DINOv2 with registers", "ConvNeXt")
 
 
@@ -143,11 +117,24 @@ def test_checkpointing_and_compiling_change_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", FIVE)
 @torch.no_grad()
-def test_exported_to_onnx(name: str, tmp_path: Path) -> None:
+def test_merged_adapters_answer_as_before_and_are_exported_to_onnx(name: str, tmp_path: Path) -> None:
     skip_without_exporters()
+    pytest.importorskip("peft")
     from transformers.exporters import ExportedModel, OnnxConfig, OnnxExporter
 
     model = make_model(name)
+    keys, untouched = list(model.state_dict()), model(make_clips()).logits
+    add_lora(model, 2)
+    trained = {key for key, parameter in model.named_parameters() if parameter.requires_grad and "backbone" in key}
+    assert trained and all(".lora_" in key for key in trained)
+    for key, parameter in model.named_parameters():
+        if ".lora_B." in key:  # zero at first, so that an adapter does nothing
+            parameter += torch.randn_like(parameter)
+    unmerged = model(make_clips()).logits
+    assert (unmerged - untouched).abs().max() > 1e-3
+    assert merge_lora(model) == len(trained) / 2
+    assert list(model.state_dict()) == keys
+    assert_close(model(make_clips()).logits, unmerged, atol=1e-5, rtol=1e-4)
     axes = OnnxConfig(dynamic_shapes={"pixel_values": {0: Dim("batch")}})
     OnnxExporter().export(model, {"pixel_values": make_clips()}, axes).save_pretrained(tmp_path)
     for num_clips in (1, 3):

@@ -6,17 +6,18 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import ViTModel
+from transformers import ConvNextConfig, TimmWrapperConfig, ViTModel
 
+from helpers.encoders import ENCODERS
 from helpers.programs import ROOT
 from helpers.tiny import NAMES, make_processor, make_rows
 from modeling_stt.training import ClipAugment, ClipDataset, ClipDraw
-from modeling_stt.training.masked import TubeClips, collate_tubes, list_clips
+from modeling_stt.training.masked import MaskedEncoder, TubeClips, collate_tubes, list_clips
 from modeling_stt.training.options import RunArguments
 from modeling_stt.training.start import build_model
 
-ENCODER = {
-    **{"model_type": "vit", "image_size": 32, "patch_size": 8, "encoder_stride": 8, "hidden_size": 16},
+SMALL = {
+    **{"model_type": "vit", "image_size": 32, "patch_size": 8, "hidden_size": 16},
     **{"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32},
 }
 
@@ -29,7 +30,7 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _options(crops: Path, output_dir: Path, **changes: object) -> list[str]:
-    options = {"clips": crops, "output_dir": output_dir, "encoder_config": json.dumps(ENCODER), "use_cpu": True}
+    options = {"clips": crops, "output_dir": output_dir, "encoder_config": json.dumps(SMALL), "use_cpu": True}
     options |= {"num_train_epochs": 6, "per_device_train_batch_size": 4, "learning_rate": 0.01, "logging_steps": 1}
     options |= {"save_strategy": "epoch", "disable_tqdm": True, "report_to": "none"}
     return [f"--{name}={value}" for name, value in (options | changes).items()]
@@ -45,6 +46,33 @@ def test_the_same_patches_are_hidden_in_all_frames_and_others_in_each_draw(crops
     assert batch["pixel_values"].shape == (8, 3, 32, 32) and batch["bool_masked_pos"].shape == (8, 16)
     with pytest.raises(ValueError, match="hides 16 of 16 patches"):
         TubeClips(tubes.clips, num_patches=16, share=0.99)
+
+
+@pytest.mark.parametrize("name", ["ViT", "CLIP", "SigLIP", "DINOv2 with registers", "ConvNeXt", "Swin"])
+def test_any_encoder_reconstructs_what_is_hidden_without_seeing_it(name: str) -> None:
+    torch.manual_seed(0)
+    model = MaskedEncoder(ENCODERS[name][0]).eval()  # without Swin's drop path
+    frames = torch.rand(2, 3, 32, 32)
+    hidden = torch.zeros(2, model.grid**2, dtype=torch.bool)
+    hidden[:, 1:-1] = True
+    output = model(frames, hidden)
+    output["loss"].backward()
+    assert not [key for key, parameter in model.named_parameters() if parameter.grad is None]
+    patch = 32 // model.grid
+    assert hidden.sum() == 2 * (model.grid**2 - 2)
+    shown = torch.zeros_like(frames, dtype=torch.bool)
+    shown[..., :patch, :patch] = shown[..., -patch:, -patch:] = True
+    other = torch.where(shown, frames, torch.rand(2, 3, 32, 32))
+    again = model(other, hidden)
+    torch.testing.assert_close(again["reconstruction"], output["reconstruction"])
+    torch.testing.assert_close(again["loss"], (again["reconstruction"] - other)[~shown].abs().mean())
+
+
+def test_an_encoder_whose_positions_do_not_cover_a_frame_is_refused() -> None:
+    with pytest.raises(ValueError, match="makes 2 × 2 positions of frames of 35 px: expected a square grid"):
+        MaskedEncoder(ConvNextConfig(hidden_sizes=[8, 16], depths=[1, 1], num_stages=2, patch_size=8, image_size=35))
+    with pytest.raises(ValueError, match="timm_wrapper configuration has image_size=None"):
+        MaskedEncoder(TimmWrapperConfig(architecture="vit_tiny_patch16_224"))
 
 
 def test_clips_are_listed_by_folder_and_none_are_refused(crops: Path, tmp_path: Path) -> None:

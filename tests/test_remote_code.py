@@ -11,21 +11,21 @@ import av
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForVideoClassification,
     AutoVideoProcessor,
-    ViTConfig,
     pipeline,
 )
 
-from helpers.models import TINY_MODEL, make_processor
+from helpers.encoders import ENCODERS
+from helpers.models import TINY_MODEL
 from modeling_stt import STTConfig, STTForVideoClassification, STTModel, STTVideoProcessor
 
-# What a stranger does with a checkpoint. Arguments: the checkpoint, a video, where to save the checkpoint once more,
-# where to write down what was seen.
-STRANGER = """
+# A machine without this package. What is run there begins so.
+WITHOUT_THE_PACKAGE = """
 import json, sys
 from pathlib import Path
 
@@ -41,7 +41,25 @@ try:
     sys.exit("modeling_stt can be imported here, so nothing is shown about a machine without it")
 except ModuleNotFoundError:
     pass
+"""
 
+# What a stranger does with models on several frame encoders. Arguments: clips, where to write the logits, checkpoints.
+STRANGER_TO_ENCODERS = """
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForVideoClassification
+
+clips, report, *checkpoints = sys.argv[1:]
+pixel_values, logits = load_file(clips)["pixel_values"], {}
+for checkpoint in checkpoints:
+    model = AutoModelForVideoClassification.from_pretrained(checkpoint, trust_remote_code=True).eval()
+    logits[Path(checkpoint).name] = model(pixel_values).logits.detach()
+assert not [name for name in sys.modules if name.split(".")[0] == "modeling_stt"]
+save_file(logits, report)
+"""
+
+# What a stranger does with a checkpoint. Arguments: the checkpoint, a video, where to save the checkpoint once more,
+# where to write down what was seen.
+STRANGER = """
 import torch
 from transformers import (
     AutoConfig, AutoModel, AutoModelForVideoClassification, AutoProcessor, AutoVideoProcessor, pipeline
@@ -124,16 +142,26 @@ def checkpoint(model: STTForVideoClassification, tmp_path_factory: pytest.TempPa
     return folder
 
 
-def visit_as_stranger(checkpoint: Path, video: Path, copy: Path, home: Path) -> dict:
-    """Run `STRANGER` in a process of its own, far from this repository, offline, with empty caches."""
+def run_as_stranger(program: str, *words: Path, home: Path) -> None:
+    """Run a program without the package in a process of its own, far from this repository, offline, without caches."""
     home.mkdir()
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "HF_"))}
     environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(home), "HF_MODULES_CACHE": str(home / "modules")}
-    command = [sys.executable, "-I", "-c", STRANGER, checkpoint, video, copy, home / "report.json"]
     done = subprocess.run(
-        command, cwd=home, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300
+        [sys.executable, "-I", "-c", WITHOUT_THE_PACKAGE + program, *words],
+        cwd=home,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
+
+
+def visit_as_stranger(checkpoint: Path, video: Path, copy: Path, home: Path) -> dict:
+    """Run `STRANGER`, and return what it has seen."""
+    run_as_stranger(STRANGER, checkpoint, video, copy, home / "report.json", home=home)
     return json.loads((home / "report.json").read_text())
 
 
@@ -180,20 +208,20 @@ def test_loads_without_the_package_and_again_after_being_saved_from_there(
         checkpoint = copy
 
 
-def test_a_model_on_a_vision_model_of_transformers_loads_without_the_package(video: Path, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    encoder = ViTConfig(
-        image_size=32, patch_size=8, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=48
-    )
-    config = STTConfig(**(TINY_MODEL | {"backbone_config": encoder, "initializer_range": 0.5}))
-    model = STTForVideoClassification(config).eval()
-    model.save_pretrained(tmp_path / "checkpoint")
-    make_processor().save_pretrained(tmp_path / "checkpoint")
-    with torch.no_grad():
-        outputs = model(**make_processor()(video, return_tensors="pt"))
-    seen = visit_as_stranger(tmp_path / "checkpoint", video, tmp_path / "copy", tmp_path / "home")
-    assert seen["package"] == []
-    assert seen["logits"] == pytest.approx(outputs.logits[0].tolist(), abs=1e-5)
+@torch.no_grad()
+def test_models_on_vision_models_of_transformers_load_without_the_package(tmp_path: Path) -> None:
+    clips, expected = torch.rand(2, 4, 3, 32, 32), {}
+    for name in ("ViT", "CLIP", "SigLIP", "DINOv2 with registers", "ConvNeXt"):
+        torch.manual_seed(0)
+        config = STTConfig(**(TINY_MODEL | {"backbone_config": ENCODERS[name][0], "initializer_range": 0.5}))
+        model = STTForVideoClassification(config).eval()
+        model.save_pretrained(tmp_path / name)
+        expected[name] = model(clips).logits
+    save_file({"pixel_values": clips}, tmp_path / "clips.safetensors")
+    checkpoints = [tmp_path / name for name in expected]
+    report = tmp_path / "logits.safetensors"
+    run_as_stranger(STRANGER_TO_ENCODERS, tmp_path / "clips.safetensors", report, *checkpoints, home=tmp_path / "home")
+    torch.testing.assert_close(load_file(report), expected, rtol=0, atol=1e-5)
 
 
 def test_with_the_package_imported_trust_remote_code_is_not_needed(checkpoint: Path, video: Path) -> None:

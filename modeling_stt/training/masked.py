@@ -1,7 +1,9 @@
 """Pre-training of a frame encoder without labels: the model reconstructs the pixels of hidden patches of clips.
 
 The same patches are hidden in all frames of a clip (tubes, as in VideoMAE), so that no frame shows what another hides.
-Encoder and loss are those of transformers' masked image models (SimMIM: mean absolute error of the hidden pixels).
+As in SimMIM, the encoder reads all patches, and a linear layer reconstructs the pixels of the hidden ones; the loss is
+their mean absolute error. Hidden pixels are set to zero, the mean of normalised frames, which works for every vision
+model: a ViT's embedding of such a patch is the bias of its projection, in place of SimMIM's learned token.
 """
 
 from collections.abc import Sequence
@@ -10,10 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
+from torch.nn import functional as F
 from torch.utils.data import Dataset
-from transformers import PreTrainedConfig, PreTrainedModel, Trainer
-from transformers.models.auto.modeling_auto import AutoModelForMaskedImageModeling
+from transformers import PreTrainedConfig, Trainer
 
+from ..configuration_stt import STTConfig
+from ..modeling_stt import STTFrameEncoder
 from ..video_reading_stt import IMAGE_SUFFIXES
 from .clips import ClipDataset, ClipDraw
 from .sampler import ClipSampler, SamplerEpoch
@@ -33,13 +38,58 @@ def list_clips(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def make_masked_model(config: PreTrainedConfig) -> PreTrainedModel:
-    """Make a masked image model with random weights.
+class MaskedEncoder(nn.Module):
+    """A vision model of transformers with random weights that reconstructs hidden patches of frames.
+
+    A patch is the square of pixels that belongs to one position of the encoder's output: a ViT's own patch, or 32 px
+    of a ConvNeXt.
+
+    Args:
+        config: Configuration of a vision model, as `STTConfig(backbone_config=…)` takes it, with `image_size`.
+
+    Attributes:
+        side: Height and width of a frame in pixels.
+        grid: Patches along either side.
 
     Raises:
-        ValueError: For a type of encoder that has no masked image model in transformers.
+        ValueError: For a model that cannot encode frames, or whose positions don't cover a frame in whole squares.
     """
-    return AutoModelForMaskedImageModeling.from_config(config)
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        super().__init__()
+        side = getattr(config, "image_size", None)
+        if not isinstance(side, int):
+            raise ValueError(
+                f"The {config.model_type} configuration has image_size={side}: expected a number of pixels."
+            )
+        # No position is pooled.
+        stt = STTConfig(backbone_config=config, image_size=side, max_positions=side**2)
+        output = stt.encoder_output(side, side)
+        self.side, self.grid = side, output.grid[0]
+        if output.grid[0] != output.grid[1] or side % self.grid:
+            raise ValueError(
+                f"A {config.model_type} makes {output.grid[0]} × {output.grid[1]} positions of frames of {side} px: "
+                "expected a square grid whose side divides image_size."
+            )
+        self.frame_encoder = STTFrameEncoder(stt)
+        self.head = nn.Conv2d(output.channels, stt.num_channels * (side // self.grid) ** 2, 1)
+
+    def forward(self, pixel_values: torch.Tensor, bool_masked_pos: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Reconstruct frames.
+
+        Args:
+            pixel_values: `(N, 3, S, S)` normalised frames.
+            bool_masked_pos: `(N, P)`, True for hidden patches, row by row.
+
+        Returns:
+            `loss`, the mean absolute error of the hidden pixels, and `reconstruction`, `(N, 3, S, S)`.
+        """
+        hidden = bool_masked_pos.unflatten(1, (self.grid, self.grid)).unsqueeze(1)
+        hidden = F.interpolate(hidden.float(), size=pixel_values.shape[-2:]).bool()  # nearest: whole patches
+        maps = self.frame_encoder(pixel_values.masked_fill(hidden, 0.0))
+        reconstruction = F.pixel_shuffle(self.head(maps), self.side // self.grid).float()
+        error = (reconstruction - pixel_values).abs().mean(dim=1, keepdim=True)
+        return {"loss": error[hidden].mean(), "reconstruction": reconstruction}
 
 
 class TubeClips(Dataset):
@@ -85,13 +135,8 @@ class MaskedTrainer(Trainer):
 
     loss_is_scaled_for_ga = False
 
-    def __init__(self, model: PreTrainedModel, args: Any, train_dataset: TubeClips, **kwargs: Any) -> None:
+    def __init__(self, model: MaskedEncoder, args: Any, train_dataset: TubeClips, **kwargs: Any) -> None:
         super().__init__(model, args, collate_tubes, train_dataset, **kwargs)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Load by `from_pretrained`: files have older names of weights, which transformers' own would pass over."""
-        model = self.model if model is None else model
-        model.load_state_dict(type(model).from_pretrained(resume_from_checkpoint).state_dict())
 
     def _get_train_sampler(self, train_dataset: Any = None) -> ClipSampler:
         tubes: Any = self.train_dataset if train_dataset is None else train_dataset
@@ -104,8 +149,8 @@ class MaskedTrainer(Trainer):
         return sampler
 
 
-def save_encoder(model: PreTrainedModel, image_processor: Any, folder: Path) -> None:
+def save_encoder(model: MaskedEncoder, image_processor: Any, folder: Path) -> None:
     """Save the encoder without the head that reconstructs, and its image processor: what `--backbone` loads."""
-    encoder: Any = model.base_model
+    encoder: Any = model.frame_encoder.encoder
     encoder.save_pretrained(folder)
     image_processor.save_pretrained(folder)
