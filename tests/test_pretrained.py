@@ -21,7 +21,9 @@ def test_the_weights_are_small_and_belong_to_their_results() -> None:
     results = json.loads((folder / "results.json").read_text())
     assert results["sha256_of_weights"] == hash_weights(read_weights(folder))
     assert results["synthetic"] is True
-    assert (folder / "README.md").is_file()
+    card = (folder / "README.md").read_text()
+    for order in ("shuffled", "reversed", "repeated"):
+        assert f"{100 * results['audit'][order]['uar']:.1f} %" in card
 
 
 def test_other_weights_are_refused_by_name() -> None:
