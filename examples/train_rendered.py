@@ -28,7 +28,8 @@ from train import train
 
 RECIPE = Path(__file__).parent / "recipes" / "rendered.yaml"
 CLIPS_PER_PERSON = 4
-SIZE = 96  # larger than the model's frames: the random crop in training then enlarges nothing
+SIZE = 80  # larger than the model's frames: the random crop in training then enlarges nothing
+MARGIN = -0.05  # closer than FaceCrop's own: of 64 px, the face has 47 from ear to ear instead of 35
 FRAMES_PER_SECOND = 4  # the 8 frames of a clip are then the 2 seconds of a timeline's window
 
 
@@ -63,12 +64,13 @@ def render(folder: Path, people: int, config: STTConfig, seed: int, workers: int
         num_frames=config.num_frames,
         image_size=SIZE,
         frames_per_second=FRAMES_PER_SECOND,
+        margin=MARGIN,
         seed=seed,
         num_workers=workers,
         videos=False,
     )
     # Written last: a tree without it was not finished.
-    (folder / CONVENTION).write_text(json.dumps(FaceCrop(size=config.image_size).to_dict()) + "\n")
+    (folder / CONVENTION).write_text(json.dumps(FaceCrop(size=config.image_size, margin=MARGIN).to_dict()) + "\n")
 
 
 def pretrain(faces: Path, folder: Path, config: STTConfig, run: RunArguments, recipe: FrameRecipe) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import FRAMES_PER_SECOND
+from .world import MARGIN
 from .writer import BALANCES, write_rendered_dfew
 
 
@@ -21,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--num_frames", type=int, nargs="+", default=[40], help="frames a clip, or lowest and highest")
     parser.add_argument("--size", type=int, default=112, help="width and height in pixels (default: 112)")
     parser.add_argument("--fps", type=float, default=FRAMES_PER_SECOND, help="frames a second (default: 25)")
+    parser.add_argument("--margin", type=float, default=MARGIN, help="of the cut around a face, a share of its side")
     parser.add_argument("--balance", choices=BALANCES, default="neutral", help="shares of the classes")
     parser.add_argument("--order_only", action="store_true", help="fear is surprise backwards and nothing else")
     parser.add_argument("--plain", action="store_true", help="strong expressions in clean, frontal pictures")
@@ -38,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             num_frames=(options.num_frames[0], options.num_frames[-1]),
             image_size=options.size,
             frames_per_second=options.fps,
+            margin=options.margin,
             balance=options.balance,
             order_only=options.order_only,
             plain=options.plain,

@@ -13,6 +13,7 @@ from .person import Glasses, Person, make_person, texture_coordinates
 from .raster import blend_wrinkles, cast_shadows, deform, rasterize, shade, vertex_normals
 from .skin import fold_weights
 from .world import (
+    MARGIN,
     Crop,
     Lens,
     Lights,
@@ -68,6 +69,7 @@ def render_clip(
     num_frames: int,
     image_size: int,
     frames_per_second: float = FRAMES_PER_SECOND,
+    margin: float = MARGIN,
     order_only: bool = False,
     plain: bool = False,
     full: bool = False,
@@ -81,6 +83,7 @@ def render_clip(
         num_frames: At least 4.
         image_size: Width and height in pixels, even and at least 32.
         frames_per_second: How fast time passes.
+        margin: Of the cut around the face; `FaceCrop.margin`.
         order_only: `fear` is the `surprise` clip of the same seeds with its frames reversed; nothing else differs.
         plain: Strong expressions in clean, frontal, exact pictures without speech, which few clips suffice to learn.
         full: As `plain`, with the expression held at its full height.
@@ -99,6 +102,7 @@ def render_clip(
             num_frames=num_frames,
             image_size=image_size,
             frames_per_second=frames_per_second,
+            margin=margin,
             order_only=True,
             plain=plain,
             full=full,
@@ -110,7 +114,8 @@ def render_clip(
     motion = draw_motion(
         label, person.rest, units, num_frames, frames_per_second, rng, order_only=order_only, plain=plain, full=full
     )
-    world = draw_world(person, num_frames, image_size, np.random.default_rng([clip_seed, 1]), clean=plain or full)
+    rng = np.random.default_rng([clip_seed, 1])
+    world = draw_world(person, num_frames, image_size, rng, margin=margin, clean=plain or full)
     return Clip(render_frames(person, motion, world, image_size), person, motion)
 
 
@@ -137,13 +142,19 @@ def check_sizes(low: int, high: int, image_size: int) -> None:
 
 
 def draw_world(
-    person: Person, num_frames: int, image_size: int, rng: np.random.Generator, *, clean: bool = False
+    person: Person,
+    num_frames: int,
+    image_size: int,
+    rng: np.random.Generator,
+    *,
+    margin: float = MARGIN,
+    clean: bool = False,
 ) -> World:
     """Sample light, camera, background and objects in front of the face."""
     occluder = draw_occluder(person.skin[person.skin.shape[0] // 2, person.skin.shape[1] // 2, :3], rng)
     return World(
         lights=draw_lights(rng),
-        crop=draw_crop(num_frames, rng, exact=clean),
+        crop=draw_crop(num_frames, rng, margin=margin, exact=clean),
         lens=draw_lens(rng, clean=clean),
         occluder=None if clean else occluder,
         background=draw_background(2 * image_size + 24, rng),

@@ -103,13 +103,13 @@ def _build_weights(traits: Traits, rng: np.random.Generator) -> list[tuple[str, 
 def draw_rest(rng: np.random.Generator) -> dict[str, float]:
     """Weights by action of a person's resting face: brows, lids and mouths that only seem sad, stern, amused."""
     rest = {
-        "browDown": max(0, rng.normal(0, 0.28)),
+        "browDown": max(0, rng.normal(0, 0.35)),
         "browInnerUp": max(0, rng.normal(0, 0.25)),
         "browOuterUp": max(0, rng.normal(0, 0.25)),
         "eyeBlink": max(0, rng.normal(0.02, 0.11)),
         "eyeWide": max(0, rng.normal(0, 0.12)),
-        "eyeSquint": max(0, rng.normal(0, 0.22)),
-        "mouthFrown": max(0, rng.normal(0.02, 0.24)),
+        "eyeSquint": max(0, rng.normal(0, 0.28)),
+        "mouthFrown": max(0, rng.normal(0.02, 0.3)),
         "mouthSmile": max(0, rng.normal(-0.02, 0.12)),
         "mouthPress": max(0, rng.normal(-0.05, 0.16)),
         "mouthShrugLower": max(0, rng.normal(-0.05, 0.2)),

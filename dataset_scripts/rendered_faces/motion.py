@@ -32,6 +32,14 @@ _VOWELS: tuple[dict[str, float], ...] = (
     {"jawOpen": 0.28, "mouthFunnel": 0.45},  # o
     {"jawOpen": 0.1, "mouthFunnel": 0.3, "mouthPucker": 0.6},  # u
 )
+# Movements of brows and lids in conversation, in concentration and against the sun, without any emotion (Ekman, "About
+# brows: emotional and conversational signals", 1979): how often, and weights at most. Neutral faces alone get them, so
+# that lowered or raised brows and narrowed lids mean nothing unless the mouth or the nose says so, too.
+_SIGNALS: tuple[tuple[float, dict[str, float]], ...] = (
+    (0.3, {"browDown": 1.2, "eyeSquint": 0.5}),
+    (0.12, {"eyeSquint": 1.0, "cheekSquint": 0.4, "browDown": 0.6}),
+    (0.15, {"browInnerUp": 1.1, "browOuterUp": 1.1}),
+)
 _CONSONANTS: tuple[dict[str, float], ...] = (
     {"mouthPress": 0.25, "mouthRollLower": 0.2, "mouthRollUpper": 0.15},  # b, m, p
     {"mouthRollLower": 0.45, "mouthUpperUp": 0.2},  # f, v
@@ -106,6 +114,8 @@ def draw_motion(
     if talks:
         _talk(weights, units, seconds, apex.get("jawOpen", 0.0) * float(level.mean()), rng)
     _add_habits(weights, units, seconds, rng)
+    if label == "neutral" and not plain:
+        _add_signal(weights, units, seconds, rng)
     pose, gaze = _draw_pose(seconds, level * down, talks, rng)
     _blink(weights, units, seconds, gaze, rng)
     pose = pose * 0.3 if plain else pose
@@ -201,10 +211,23 @@ def _add_habits(weights: Array, units: Targets, seconds: Array, rng: np.random.G
         weights[:, units.index(str(name))] += np.clip(_drift(seconds, rng, 0.08, 0.6) + rng.uniform(-0.05, 0.08), 0, 1)
 
 
+def _add_signal(weights: Array, units: Targets, seconds: Array, rng: np.random.Generator) -> None:
+    """Add one of `_SIGNALS`, or none, in place: held, or coming and going."""
+    chances = [chance for chance, _ in _SIGNALS]
+    chosen = rng.choice(len(_SIGNALS) + 1, p=[*chances, 1 - sum(chances)])
+    if chosen == len(_SIGNALS):
+        return
+    course = np.ones(len(seconds)) if rng.random() < 0.5 else _course(seconds, rng)
+    for action, most in _SIGNALS[chosen][1].items():
+        weight = most * rng.uniform(0.2, 1)
+        for name in sides_of(action, units.names):
+            weights[:, units.index(name)] += weight * course
+
+
 def _draw_pose(seconds: Array, down: Array, talks: bool, rng: np.random.Generator) -> tuple[Array, Array]:
     """Head pose `(T, 3)` and gaze `(T, 2)` in degrees; `down` (T,) lowers both."""
     lively = rng.uniform(0.3, 1.3) * (1.4 if talks else 1)
-    pose = rng.normal([0, -1, 0], [13, 6, 4]) * (rng.random(3) < 0.85)
+    pose = rng.normal([0, -1, 0], [13, 8, 4]) * (rng.random(3) < 0.85)
     pose = pose + np.stack([_drift(seconds, rng, size * lively, 0.7) for size in (5, 3, 2.5)], axis=1)
     pose[:, 1] += 11 * down
     pose = np.clip(pose, [-42, -20, -16], [42, 24, 16])

@@ -101,15 +101,18 @@ def draw_lights(rng: np.random.Generator) -> Lights:
     return Lights(lamps, np.stack([above, below]).astype(np.float32), float(rng.uniform(0.22, 0.46)))
 
 
-def draw_crop(num_frames: int, rng: np.random.Generator, *, exact: bool = False) -> Crop:
-    """The camera's distance and the errors of a face detector; `exact` leaves the errors out."""
+def draw_crop(num_frames: int, rng: np.random.Generator, *, margin: float = MARGIN, exact: bool = False) -> Crop:
+    """The camera's distance and the errors of a face detector; `exact` leaves the errors out.
+
+    A quarter of the cuts are wider or narrower than `margin`, as a share of the square's side.
+    """
     distance = float(np.exp(rng.uniform(np.log(6), np.log(24))))
-    margin = MARGIN if rng.random() < 0.75 else float(rng.uniform(0.02, 0.24))
+    drawn = margin if rng.random() < 0.75 else margin + float(rng.uniform(-0.08, 0.14))
     bias = rng.normal(0, 0.035, (5, 2))
     jitter = rng.normal(0, 0.014, (num_frames, 5, 2)) * rng.uniform(0.2, 1.6)
     if exact:
-        return Crop(distance, MARGIN, 0 * bias, 0 * jitter)
-    return Crop(distance, margin, bias, jitter)
+        return Crop(distance, margin, 0 * bias, 0 * jitter)
+    return Crop(distance, drawn, bias, jitter)
 
 
 def place_crop(points: Array, size: int, margin: float) -> tuple[complex, complex]:

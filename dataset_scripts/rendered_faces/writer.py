@@ -21,6 +21,7 @@ from .actions import CLASS_NAMES
 from .clips import check_sizes, render_clip
 from .motion import SHOWN
 from .truth import clip_facts, save_truth, write_facts
+from .world import MARGIN
 
 NUM_FOLDS = 5
 BALANCES = ("neutral", "equal", "dfew")
@@ -49,6 +50,7 @@ class _Options(NamedTuple):
     high: int
     image_size: int
     frames_per_second: float
+    margin: float
     order_only: bool
     plain: bool
     seed: int
@@ -63,6 +65,7 @@ def write_rendered_dfew(
     num_frames: int | tuple[int, int] = 40,
     image_size: int = 112,
     frames_per_second: float = FRAMES_PER_SECOND,
+    margin: float = MARGIN,
     balance: str = "neutral",
     order_only: bool = False,
     plain: bool = False,
@@ -85,6 +88,7 @@ def write_rendered_dfew(
         num_frames: Length of the originals, or their lowest and highest length.
         image_size: Width and height in pixels.
         frames_per_second: How fast time passes in a clip; 8 makes a clip of 16 frames two seconds long.
+        margin: Of the cut around the face, as a share of its square's side: `FaceCrop.margin`.
         balance: `neutral` gives neutral a quarter of the clips and the other classes equal shares, `equal` gives all
             classes the same share, `dfew` takes DFEW's proportions, with at least one clip a fold.
         order_only: `fear` clips are made as `surprise` clips are, with the order of their frames reversed: the two
@@ -109,10 +113,10 @@ def write_rendered_dfew(
     _clear(root)
     (root / MARKER).write_text(
         "Rendered faces in DFEW's layout, made by dataset_scripts.rendered_faces: no real person, no DFEW data.\n"
-        f"{num_clips=} {clips_per_person=} num_frames={low}..{high} {image_size=} {frames_per_second=} {balance=} "
-        f"{order_only=} {plain=} {seed=} {videos=}\n"
+        f"{num_clips=} {clips_per_person=} num_frames={low}..{high} {image_size=} {frames_per_second=} {margin=} "
+        f"{balance=} {order_only=} {plain=} {seed=} {videos=}\n"
     )
-    options = _Options(root, low, high, image_size, frames_per_second, order_only, plain, seed, videos)
+    options = _Options(root, low, high, image_size, frames_per_second, margin, order_only, plain, seed, videos)
     _write_tables(root, plans, _render_all(plans, options, num_workers or os.cpu_count() or 1, progress), seed)
     return root
 
@@ -225,6 +229,7 @@ def _write_clip(plan: _Plan, options: _Options) -> dict[str, Any]:
         num_frames=num_frames,
         image_size=options.image_size,
         frames_per_second=options.frames_per_second,
+        margin=options.margin,
         order_only=options.order_only,
         plain=options.plain,
     )

@@ -293,7 +293,7 @@ def test_the_convention_is_kept_in_a_configuration():
         FaceCrop.from_dict(crop.to_dict() | {"rotate": True})
 
 
-@pytest.mark.parametrize("wrong", [{"margin": -0.1}, {"margin": math.nan}, {"size": 0}, {"min_side": -1}])
+@pytest.mark.parametrize("wrong", [{"margin": -0.3}, {"margin": math.nan}, {"size": 0}, {"min_side": -1}])
 def test_a_convention_out_of_range_is_refused(wrong):
     with pytest.raises(ValueError, match="Expected a margin"):
         FaceCrop(**wrong)
