@@ -153,7 +153,7 @@ def test_order_only_pair_is_stored_without_another_cue(tmp_path, monkeypatch):
     for label in (5, 7):
         root = tmp_path / str(label)
         root.mkdir()
-        options = writer._Options(root, 7, 7, 32, 12, True, False, 0, True)
+        options = writer._Options(root, 7, 7, 32, 12, MARGIN, True, False, 0, True)
         writer._write_clip(writer._Plan(1, label, 1, 1, True), options)
         roots.append(root)
     images = [[path.read_bytes() for path in sorted(root.rglob("*.jpg"))] for root in roots]
@@ -184,6 +184,24 @@ def test_most_neutral_faces_talk_and_no_resting_face_is_like_another():
         weights = [rest.get(action, 0) for rest in rests]
         assert np.quantile(weights, 0.95) > 0.3, f"some people's {action} looks like an expression at rest"
         assert np.median(weights) < 0.2
+
+
+def test_brows_of_neutral_faces_move_without_meaning():
+    """Lowered brows alone are no anger: some neutral clips lower them as far as angry ones do."""
+    units = load_head().units
+    brows = [units.index(f"browDown{side}") for side in ("Left", "Right")]
+    lowered = {
+        label: [
+            draw_motion(label, {}, units, 8, 4.0, np.random.default_rng(n)).weights[:, brows].max() for n in range(200)
+        ]
+        for label in ("neutral", "angry")
+    }
+    assert 0.08 < np.mean(np.array(lowered["neutral"]) > np.quantile(lowered["angry"], 0.05)) < 0.4
+    strong = [
+        draw_motion("neutral", {}, units, 8, 4.0, np.random.default_rng(n), full=True).weights[:, brows].max()
+        for n in range(50)
+    ]
+    assert max(strong) < 0.3  # plain clips are without signals
 
 
 @pytest.mark.parametrize("label", [name for name in CLASS_NAMES if name != "neutral"])
@@ -246,7 +264,20 @@ def test_crops_are_cut_as_the_timeline_cuts_them():
     assert faces.FaceCrop().margin == MARGIN
     points = np.array([[30.0, 42], [61, 40], [44, 60], [33, 75], [58, 76]])
     face = faces.Face((10.0, 10.0, 90.0, 90.0), 0.9, points)
-    assert place_crop(points, 112, MARGIN) == pytest.approx(faces.FaceCrop(size=112).placement(face))
+    for margin in (MARGIN, -0.05):
+        crop = faces.FaceCrop(size=112, margin=margin)
+        assert place_crop(points, 112, margin) == pytest.approx(crop.placement(face))
+
+
+def test_a_closer_cut_shows_a_larger_face():
+    clips = [
+        render_clip("happy", identity_seed=1, clip_seed=1, num_frames=4, image_size=64, margin=margin, full=True)
+        for margin in (0.1, -0.05)
+    ]
+    wide, close = (clip.frames[0].astype(float) for clip in clips)
+    # What the closer cut shows is the middle three quarters of the wider one, enlarged.
+    middle = np.asarray(Image.fromarray(clips[0].frames[0]).resize((64, 64), box=(8, 8, 56, 56)), dtype=float)
+    assert np.abs(middle - close).mean() < 0.5 * np.abs(wide - close).mean()
 
 
 def test_a_face_detector_finds_them_where_they_are():
