@@ -8,9 +8,11 @@ width, 0.02 · √(512 / width), and 1 / √fan-in, which keeps the variance of 
 
 *Share*: of the squared length of the class token after each block, and of the feature, the part that differs between
 clips. *Training*: small models on the same clips, the same order and the same steps; accuracy on held-out people.
+Runs that `--output` has already are kept, so that the same command resumes after an interruption.
 """
 
 import argparse
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,6 +85,7 @@ def train(
     steps: int,
     seed: int,
     rate: float,
+    bf16: bool,
 ) -> dict[str, float]:
     """Train for some steps; the mean loss of the last tenth, and the accuracy on the held-out clips."""
     optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.05)
@@ -91,7 +94,8 @@ def train(
     for step, (pixels, labels) in enumerate(batches(*data["train"], size=16, steps=steps, seed=seed)):
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1.0, (step + 1) / 50)
-        loss = model(pixels, labels=labels).loss
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss = model(pixels, labels=labels).loss
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -99,7 +103,7 @@ def train(
         losses.append(loss.item())
     model.eval()
     clips, labels = data["test"]
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         answers = torch.cat([model(part.float() / 255).logits.argmax(1) for part in clips.split(64)])
     return {"loss": mean(losses[-max(1, steps // 10) :]), "accuracy": (answers == labels).float().mean().item()}
 
@@ -117,45 +121,59 @@ def read(data_dir: Path, split: str, num_clips: int) -> tuple[torch.Tensor, torc
     return pixels, torch.tensor([item["labels"] for item in items])
 
 
+def measure(
+    arguments: argparse.Namespace, data: dict[str, tuple[torch.Tensor, torch.Tensor]], done: list[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Yield a row for each seed, width and initialisation that is not done yet."""
+    num_classes = int(data["train"][1].max()) + 1
+    some = data["train"][0][torch.randperm(len(data["train"][0]), generator=torch.Generator().manual_seed(0))[:64]]
+    for seed in range(arguments.seeds):
+        for width in arguments.widths:
+            for initialisation in arguments.initialisations:
+                row: dict[str, Any] = {"width": width, "initialisation": initialisation, "seed": seed}
+                if any(row.items() <= other.items() for other in done):
+                    continue
+                model = build(width, initialisation, seed, num_classes)
+                row["share"] = propagate(model, some.float() / 255)
+                yield row | train(model, data, arguments.steps, seed, arguments.learning_rate, arguments.bf16)
+
+
 def main() -> None:
     """Measure all widths and initialisations and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=Path, required=True)
     parser.add_argument("--widths", type=int, nargs="+", default=[64, 128, 256, 512])
+    parser.add_argument("--initialisations", nargs="+", choices=INITIALISATIONS, default=list(INITIALISATIONS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--num_clips", type=int, default=2800, help="training clips, equally many of each class")
     parser.add_argument("--learning_rate", type=float, default=1e-3)
+    parser.add_argument("--bf16", action="store_true", help="compute in bfloat16")
     parser.add_argument("--output", type=Path, help="JSON to write")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    kept = ("steps", "num_clips", "learning_rate", "bf16")
+    settings = {name: value for name, value in vars(arguments).items() if name in kept}
+    rows: list[dict[str, Any]] = []
+    if arguments.output and arguments.output.is_file():
+        earlier = json.loads(arguments.output.read_text(encoding="utf-8"))
+        if earlier["settings"] != settings:
+            parser.error(f"{arguments.output} is of {earlier['settings']}, not {settings}: name another file")
+        rows = earlier["runs"]
     data = {
         "train": read(arguments.data_dir, "train", arguments.num_clips),
         "test": read(arguments.data_dir, "test", 700),
     }
-    num_classes = int(data["train"][1].max()) + 1
-    some = data["train"][0][torch.randperm(len(data["train"][0]), generator=torch.Generator().manual_seed(0))[:64]]
-    rows: list[dict[str, Any]] = []
-    for seed in range(arguments.seeds):
-        for width in arguments.widths:
-            for initialisation in INITIALISATIONS:
-                model = build(width, initialisation, seed, num_classes)
-                row: dict[str, Any] = {"width": width, "initialisation": initialisation, "seed": seed}
-                row["share"] = propagate(model, some.float() / 255)
-                row |= train(model, data, arguments.steps, seed, arguments.learning_rate)
-                rows.append(row)
-                share, loss, accuracy = row["share"]["feature"], row["loss"], row["accuracy"]
-                print(
-                    f"{width:4} {initialisation:7} seed {seed}: share {share:.3f}, loss {loss:.3f}, "
-                    f"accuracy {accuracy:.3f}",
-                    flush=True,
-                )
-                if arguments.output:
-                    settings = {
-                        name: value for name, value in vars(arguments).items() if name not in ("data_dir", "output")
-                    }
-                    found = {"settings": settings, "chance": 1 / num_classes, "runs": rows}
-                    write_results(arguments.output, found | {"environment": describe_environment()})
+    found = {"settings": settings, "chance": 1 / len(data["train"][1].unique())}
+    for row in measure(arguments, data, rows):
+        rows.append(row)
+        print(
+            f"{row['width']:4} {row['initialisation']:7} seed {row['seed']}: share {row['share']['feature']:.3f}, "
+            f"loss {row['loss']:.3f}, accuracy {row['accuracy']:.3f}",
+            flush=True,
+        )
+        if arguments.output:
+            write_results(arguments.output, found | {"runs": rows, "environment": describe_environment()})
 
 
 if __name__ == "__main__":
