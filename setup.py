@@ -59,6 +59,7 @@ EXTRAS["dev"] = [
     *EXTRAS["timm"],
     "mypy>=1.15",
     "parameterized>=0.9",
+    "psutil>=5.9",
     "pytest>=8",
     "pytest-xdist>=3.6.1",
     "ruff>=0.9",

@@ -3,12 +3,15 @@
 import re
 import subprocess
 import sys
+import time
 from collections import Counter
+from collections.abc import Callable
 from itertools import pairwise
 
 import av
 import numpy as np
 import openpyxl
+import psutil
 import pytest
 from PIL import Image
 
@@ -335,6 +338,29 @@ def test_same_seed_gives_the_same_bytes_whatever_the_number_of_workers(tmp_path)
     for pattern in ("*.jpg", "*.mp4", "*.csv", "*.npz"):
         first, second = (file_bytes(root, pattern) for root in trees)
         assert first and first == second
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+    """Workers of a killed pool wait for work forever, if nothing ends them."""
+    command = [sys.executable, "-m", "dataset_scripts.rendered_faces", str(tmp_path / "faces"), "--workers", "2"]
+    with subprocess.Popen([*command, "--people", "400", "--size", "32"], stderr=subprocess.DEVNULL) as process:
+        try:
+            clips = tmp_path / "faces" / "Clip" / "clip_224x224"
+            _wait_until(lambda: clips.is_dir() and any(clips.iterdir()), 120)
+            workers = [
+                child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())
+            ]
+        finally:
+            process.kill()
+    assert len(workers) == 2
+    _wait_until(lambda: not any(worker.is_running() and worker.status() != "zombie" for worker in workers), 30)
+
+
+def _wait_until(is_so: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end, "it did not come about in time"
+        time.sleep(0.1)
 
 
 def test_another_seed_gives_other_faces_and_videos_can_be_left_out(tmp_path, tree):

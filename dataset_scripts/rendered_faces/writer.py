@@ -4,6 +4,7 @@ import csv
 import multiprocessing
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -207,8 +208,16 @@ def _map(
         yield from map(work, people)
     else:
         # Not forked: the caller may hold threads of PyTorch, with which forking can hang.
-        with ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(num_workers, mp_context=context, initializer=_end_with_parent) as pool:
             yield from pool.map(work, people)
+
+
+def _end_with_parent() -> None:
+    """End this worker when its parent has ended, killed or not: otherwise it would wait for work forever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def _write_clips(plans: Sequence[_Plan], options: _Options) -> list[dict[str, Any]]:
