@@ -63,10 +63,10 @@ MODEL: dict[str, Any] = {
     "num_frames": 8,
     "backbone_stem_width": 16,
     "backbone_widths": [16, 32, 64],
-    "hidden_size": 96,
+    "hidden_size": 64,
     "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 192,
+    "num_attention_heads": 2,
+    "intermediate_size": 128,
     "hidden_dropout_prob": 0.0,
     "drop_path_rate": 0.0,
 }
