@@ -106,8 +106,8 @@ def resting_start(stretches: Sequence[LabelledStretch]) -> tuple[float, float] |
 
 
 def shares(rows: Sequence[Row]) -> dict[str, float]:
-    """Share of the answered windows by kind of answer."""
-    labels = [row.label for row in rows if row.label is not None]
+    """Share of the windows with scores by their likeliest class, as `compare` counts them."""
+    labels = [row.likeliest for row in rows if row.likeliest is not None]
     counted = {name: sum(label == name for label in labels) for name in ("neutral", "happy", "surprise")}
     counted["negative"] = sum(label in NEGATIVE for label in labels)
     return {"num_windows": len(labels)} | {name: number / len(labels) for name, number in counted.items()}

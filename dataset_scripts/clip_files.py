@@ -246,6 +246,14 @@ def open_video(path: str) -> Iterator[tuple[Any, Any]]:
         raise ValueError(f"{path} is not a readable video ({reason}): unzip or download it again.") from error
 
 
+def read_packets(container: Any, stream: Any) -> Iterator[Any]:
+    """Packets of a video, up to its end or to where PyAV raises an IndexError: at the end of a file in which a stream
+    appeared that its beginning lacks (MPEG-TS), when all packets have been given.
+    """
+    with suppress(IndexError):
+        yield from container.demux(stream)
+
+
 def count_video_frames(path: str) -> int:
     """Number of frames that a video shows, without decoding it.
 
@@ -257,7 +265,7 @@ def count_video_frames(path: str) -> int:
         ValueError: not a readable video, or one without a frame.
     """
     with open_video(path) as (container, stream):
-        count = sum(packet.size > 0 and not packet.is_discard for packet in container.demux(stream))
+        count = sum(packet.size > 0 and not packet.is_discard for packet in read_packets(container, stream))
     if not count:
         raise ValueError(f"{path} is a video without a single frame: unzip or download it again.")
     return count

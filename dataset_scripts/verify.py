@@ -35,6 +35,7 @@ from .clip_files import (
     list_frames,
     open_video,
     own_options,
+    read_packets,
     shown,
 )
 from .rendered_faces import MARKER
@@ -312,7 +313,8 @@ def _look_at_video(path: str, deep: bool) -> Clip:
     try:
         num_frames = count_video_frames(path)
         with open_video(path) as (container, stream):
-            num_decoded = sum(1 for _ in container.decode(stream)) if deep else num_frames
+            packets = read_packets(container, stream)
+            num_decoded = sum(len(packet.decode()) for packet in packets) if deep else num_frames
     except ValueError as error:
         raise _BrokenClipError("readable", str(error)) from error
     # Packed B-frames leave out frames on purpose, so that this is not a fault by itself.

@@ -13,6 +13,7 @@ from dataset_scripts import clip_files, load_dataset
 from dataset_scripts.clip_files import About, count_video_frames, has_frames, list_frames, shown, walk
 from helpers import acted_trees, dfew_trees
 from helpers.dfew_trees import write_frames
+from helpers.videos import grey, write_video
 
 LINKS = pytest.mark.skipif(sys.platform == "win32", reason="links need rights on Windows")
 
@@ -125,6 +126,16 @@ def test_titles_in_any_encoding_are_passed_over(tmp_path):
     place = content.index(b"\xa9too") + 24
     (tmp_path / "1.mp4").write_bytes(content[:place] + b"\xc4\xff\x82" + content[place + 3 :])
     assert count_video_frames(str(tmp_path / "1.mp4")) == 5
+
+
+def test_a_stray_packet_of_another_stream_does_not_end_the_count(tmp_path):
+    """The reader passes over it as well; counting the frames ended in a bare IndexError."""
+    path = write_video(tmp_path / "1.ts", [grey(4 * n) for n in range(30)])
+    data = bytearray(path.read_bytes())
+    last = max(start for start in range(0, len(data), 188) if b"\0\0\1\xe0" in data[start : start + 188])
+    data[last + 1] ^= 4  # the number of its stream, in a packet where a picture begins
+    path.write_bytes(data)
+    assert 25 < count_video_frames(str(path)) < 30
 
 
 def test_sound_without_a_video_is_refused(tmp_path):
