@@ -75,6 +75,8 @@ _TO_SDR = {"dst_color_trc": 1, "dst_color_primaries": 1}
 # WebM keeps transparency in data beside its packets, which FFmpeg's own decoders of VP8 and VP9 ignore.
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
+_INVALID_DATA = 1094995529  # FFmpeg's number of this error
+
 _NUMBERS = re.compile(r"\d+(?:\.\d+)*")
 _LFS_POINTER = b"version https://git-lfs"
 
@@ -486,7 +488,13 @@ class VideoReader:
         self.first_dts = None
 
     def decode(self, packet: av.Packet) -> list[Any]:
-        """Decode a packet of the stream that was opened last: the frames that it completes."""
+        """Decode a packet of the stream that was opened last: the frames that it completes.
+
+        Raises:
+            av.error.FFmpegError: For damage, also such that turns the stream into one of another type (FLV, MPEG-TS).
+        """
+        if not isinstance(packet.stream, av.VideoStream):
+            raise av.error.InvalidDataError(_INVALID_DATA, "The video stream turns into another one")
         if self.alpha_decoder is None:
             return packet.decode()
         try:

@@ -218,15 +218,19 @@ def video_case(rng: random.Random, folder: Path, bases: Path) -> Outcomes:
 
 
 def _read_some(path: Path, whole: Sequence[np.ndarray], rng: random.Random) -> str:
-    """Chosen frames must be those that decoding everything gives, where both are possible."""
+    """Chosen frames must be those that decoding everything gives, where both are possible.
+
+    Damage may hide a frame from the decoder that its packet announced. Then the numbers of frames differ.
+    """
     shares = sorted(rng.random() for _ in range(4))
 
     def choose(metadata: Any) -> np.ndarray:
         return np.array([int(share * metadata.total_num_frames) for share in shares])
 
     frames, metadata = read_video_frames(path, choose)
+    if whole and metadata.total_num_frames != len(whole[0]):
+        return "read; a packet gives no frame"
     if whole and whole[0].shape[1:] == tuple(frames.shape[1:]):
-        assert metadata.total_num_frames == len(whole[0]), "other numbers of frames"
         assert (frames.numpy() == whole[0][metadata.frames_indices]).all(), "other frames than by decoding everything"
     return "read"
 

@@ -95,6 +95,11 @@ def _annotate(video: str | PathLike, timeline: Timeline, output: Path) -> Iterat
                 damage = error
             annotated.draw_until(np.inf, found)
         unfinished.replace(output)
+    except av.error.FFmpegError as error:
+        raise ValueError(
+            f"{fspath(video)} cannot be written as {output.name} ({error.strerror}): its times or sizes may be more "
+            f"than {output.suffix} can hold."
+        ) from error
     finally:
         unfinished.unlink(missing_ok=True)
     if damage is not None:

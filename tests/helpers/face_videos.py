@@ -52,7 +52,7 @@ class HalvesDetector:
 
     def _face(self, frame: np.ndarray, half: int) -> Face | None:
         height, width = frame.shape[0], frame.shape[1] // 2
-        if frame[:, half * width : (half + 1) * width].mean() < BLACK:
+        if not width or frame[:, half * width : (half + 1) * width].mean() < BLACK:
             return None
         x, y = (half + 0.5) * width, 0.5 * height
         dx, dy = 0.5 * self.scale * width, 0.5 * self.scale * height

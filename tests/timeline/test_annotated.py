@@ -234,6 +234,14 @@ def test_a_file_that_is_not_a_video_leaves_nothing_behind(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["v.mp4"]
 
 
+def test_times_beyond_what_the_file_can_hold_are_refused_by_name(tmp_path):
+    """A spoilt header made frames days apart; FFmpeg's error named the new file only."""
+    path = write_video(tmp_path / "v.mkv", scene("happy", "", seconds=1)[:3], [0.0, 1.0, 200_000.0], bf=0)
+    with pytest.raises(ValueError, match=r"v\.mkv cannot be written as w\.mp4 .*its times or sizes may be more"):
+        list(write_annotated_video(path, make_timeline(), tmp_path / "w.mp4"))
+    assert [p.name for p in tmp_path.iterdir()] == ["v.mkv"]
+
+
 def test_a_colon_in_the_name_is_not_a_protocol(tmp_path):
     path = write_video(tmp_path / "take:1.mp4", scene("happy", "", seconds=2))
     _, source, written = annotate(path, tmp_path / "drawn:1.mp4")

@@ -1,5 +1,6 @@
 """Times of frames are the container's, damage is survived and told, and nothing waits for ever."""
 
+import contextlib
 import threading
 import time
 import tracemalloc
@@ -320,3 +321,18 @@ def test_a_video_cut_short_is_called_so_however_its_last_frames_are(tmp_path):
         path.write_bytes(data[: int(len(data) * share)])
         with pytest.raises(DamagedVideoError, match=r"cut short: its header promises 4\.00 s"):
             list(read_frames(path))
+
+
+def test_a_stream_that_turns_into_another_one_is_damage(tmp_path):
+    """PyAV answered an AttributeError: 'DataStream' object has no attribute 'decode'."""
+    images = [grey(4 * n) for n in range(50)]
+    data = bytearray(write_video(tmp_path / "v.flv", images, gop=10).read_bytes())
+    tags = [
+        place for place in range(13, len(data) - 11) if data[place] == 9 and data[place + 8 : place + 11] == bytes(3)
+    ]
+    data[tags[len(tags) // 2]] = 18  # the type of a tag: a script in place of a picture
+    (tmp_path / "v.flv").write_bytes(data)
+    frames = []
+    with contextlib.suppress(DamagedVideoError):
+        frames.extend(read_frames(str(tmp_path / "v.flv")))
+    assert 10 < len(frames) < 50
