@@ -494,6 +494,8 @@ class VideoReader:
             av.error.FFmpegError: For damage, also such that turns the stream into one of another type (FLV, MPEG-TS).
         """
         if not isinstance(packet.stream, av.VideoStream):
+            if not packet.size:  # the mark of another stream's end, which PyAV gives the index 0
+                return []
             raise av.error.InvalidDataError(_INVALID_DATA, "The video stream turns into another one")
         if self.alpha_decoder is None:
             return packet.decode()
