@@ -144,6 +144,8 @@ def write_bases(folder: Path) -> None:
         "mpeg2.mpg": {"codec": "mpeg2video"},
         "vp9.webm": {"codec": "libvpx-vp9", "bf": 0},
         "wide_pixels.mp4": {"aspect": 2},
+        "with_sound.mp4": {"sound": True},
+        "with_sound.ts": {"sound": True},
     }
     for name, options in settings.items():
         write_video(folder / name, images, **options)

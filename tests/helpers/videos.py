@@ -22,8 +22,12 @@ def write_video(
     bf: int = 2,
     container_options: dict[str, str] | None = None,
     aspect: Fraction = Fraction(1),
+    sound: bool = False,
 ) -> Path:
-    """Write images at `fps`, or at times in seconds, which are kept to the thousandth; pixels are `aspect` wide."""
+    """Write images at `fps`, or at times in seconds, which are kept to the thousandth; pixels are `aspect` wide.
+
+    With `sound`, there is a second of silence beside them.
+    """
     with av.open(path, "w", container_options=container_options or {}) as container:
         quiet = {"x265-params": "log-level=none"} if codec == "libx265" else {}
         stream = container.add_stream(codec, rate=fps, options={"bf": str(bf), "sc_threshold": "0"} | quiet)
@@ -32,12 +36,17 @@ def write_video(
         stream.codec_context.time_base = Fraction(1, 1000) if times else Fraction(1, fps)
         if aspect != 1:
             stream.codec_context.sample_aspect_ratio = aspect
+        audio = container.add_stream("aac", rate=8000) if sound else None
         for i, image in enumerate(images):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             frame.time_base = stream.codec_context.time_base
             frame.pts = round(times[i] * 1000) if times else i
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+        if audio is not None:
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), format="fltp", layout="mono")
+            silence.sample_rate = 8000
+            container.mux([*audio.encode(silence), *audio.encode()])
     return path
 
 
