@@ -17,6 +17,8 @@ Sections, each runnable alone:
   STT's in the same mode
 - growth: time and peak memory against number of frames, image size and number of blocks, and the fitted exponent
 - memory: what a clip adds to the peak of a training step, with and without gradient checkpointing
+- recipes: the models of examples/recipes by their sizes, with random weights: time of a forward pass and of a training
+  step over the default's, memory that a clip adds to a training step, parameters and trained parameters
 
 What is compared takes turns within one run, so that a machine that slows down slows all; times are the best of the
 repetitions, medians stand beside them in the JSON. FLOPs are counted by torch's FlopCounterMode, two a multiply-add,
@@ -55,6 +57,7 @@ from transformers import (
 from modeling_stt import STTConfig, STTForVideoClassification
 from modeling_stt.loading import warn_of_slow_bfloat16
 from modeling_stt.training.environment import describe_environment
+from modeling_stt.training.lora import add_lora
 from modeling_stt.training.results import write_results
 
 MATRIX = (3136, 512, 2048)
@@ -89,6 +92,27 @@ RIVALS = {
     "R3D-18": Rival(lambda: r3d_18(weights=None), (3, 16, 112, 112)),
     "MViTv2-S": Rival(lambda: mvit_v2_s(weights=None), (3, 16, 224, 224)),
 }
+
+
+RECIPES: dict[str, Callable[[], STTForVideoClassification]] = {
+    "ResNet-18 at 112 px (default)": lambda: make_stt(),
+    "CLIP ViT-B/16 at 224 px, adapters of rank 8": lambda: make_clip_lora(),
+    "DINOv2-S/14 at 224 px, frozen": lambda: make_frozen(),
+}
+
+
+def make_clip_lora() -> STTForVideoClassification:
+    """The model of dfew_clip_lora.yaml."""
+    model = make_stt(backbone_config=CLIPVisionConfig(**VIT_B, patch_size=16), image_size=224)
+    add_lora(model, 8)
+    return model
+
+
+def make_frozen() -> STTForVideoClassification:
+    """The model of dfew_dinov2_frozen.yaml."""
+    model = make_stt(backbone_config=Dinov2Config(**VIT_S, patch_size=14), image_size=224)
+    model.stt.backbone.requires_grad_(False)
+    return model
 
 
 def make_stt(attention: str = "sdpa", **changes: Any) -> STTForVideoClassification:
@@ -238,6 +262,17 @@ def peak_memory(job: Job) -> int:
     with tracker:
         job()
     return tracker.get_tracker_snapshot("peak")[job.device]["Total"]
+
+
+def frozen_as_buffers(model: nn.Module) -> nn.Module:
+    """Copy a model with its frozen parameters as buffers: MemTracker fails on parameters without gradients."""
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if not parameter.requires_grad:
+                delattr(module, name)
+                module.register_buffer(name, parameter.detach())
+    return model
 
 
 def growth(sizes: Sequence[int], values: Sequence[float]) -> float:
@@ -418,12 +453,41 @@ def measure_memory(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"rows": rows}
 
 
+def measure_recipes(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Time per clip of each recipe's model over the default's, and memory of a training step."""
+    precision, device = "bfloat16 autocast", arguments.device
+    batch_size = 8 if device.type == "cuda" else 1
+    models = {name: make() for name, make in RECIPES.items()}
+    rows: dict[str, dict[str, Any]] = {}
+    for name, model in models.items():
+        trained = model.num_parameters(only_trainable=True)
+        rows[name] = {"name": name, "parameters": model.num_parameters(), "trained_parameters": trained}
+        shape = (16, 3, model.config.image_size, model.config.image_size)
+        tracked, sizes = frozen_as_buffers(model), (batch_size, 2 * batch_size)
+        peaks = [peak_memory(Job(tracked, shape, size, precision, True, device)) for size in sizes]
+        rows[name]["mib_per_clip"] = (peaks[1] - peaks[0]) / batch_size / 2**20
+    for training in (False, True):
+        jobs = {
+            name: Job(model, (16, 3, *[model.config.image_size] * 2), batch_size, precision, training, device)
+            for name, model in models.items()
+        }
+        times = take_turns(jobs, arguments.repeats, device)
+        first = next(iter(times.values()))["best"]
+        for name, found in times.items():
+            kind = "training_step" if training else "forward"
+            per_clip = in_milliseconds({key: value / batch_size for key, value in found.items()})
+            rows[name] |= {f"{kind}_milliseconds_per_clip": per_clip, f"{kind}_times_default": found["best"] / first}
+            print(f"  {kind:<16}{name:<48}{per_clip['best']:10.1f} ms/clip {found['best'] / first:7.2f}", flush=True)
+    return {"precision": precision, "batch": batch_size, "rows": list(rows.values())}
+
+
 SECTIONS = {
     "rate": measure_rate,
     "batch": measure_batch,
     "rivals": measure_rivals,
     "growth": measure_growth,
     "memory": measure_memory,
+    "recipes": measure_recipes,
 }
 
 

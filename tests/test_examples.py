@@ -1,12 +1,14 @@
 """The examples work as their users would call them, and as the README says, on a small tree of rendered faces."""
 
 import json
+import re
 import shlex
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from dataset_scripts.rendered_faces import write_rendered_dfew
 from helpers import afew_trees
@@ -78,6 +80,24 @@ def test_defaults_are_those_of_the_written_recipe(home: Path) -> None:
     run_recipe, args_recipe = parse_arguments([f"--recipe={ROOT / 'examples/recipes/dfew.yaml'}", *options])
     assert run_recipe == run_plain
     assert {k: v for k, v in args_recipe.to_dict().items() if v != args_plain.to_dict()[k]} == {}
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "examples/recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_option_of_a_recipe_is_one_of_train_py(recipe: Path, tmp_path: Path) -> None:
+    """Its values arrive as they are written, and those that follow papers name the source of each."""
+    run_options, args = parse_arguments(
+        [f"--recipe={recipe}", "--data_dir=DFEW", f"--output_dir={tmp_path}", "--use_cpu"]
+    )
+    written = yaml.safe_load(recipe.read_text())
+    for name, value in written.items():
+        read = getattr(run_options if hasattr(run_options, name) else args, name)
+        read = json.loads(read) if isinstance(value, dict) else getattr(read, "value", read)
+        assert read == value, name
+    lines = [
+        line for line in recipe.read_text().splitlines() if line.partition(":")[0] in written.keys() - {"dataset"}
+    ]
+    if recipe.stem not in ("demo", "rendered"):  # ours as a whole
+        assert [line for line in lines if not re.search(r"# \[(P|A|C|S|ours)\]", line)] == []
 
 
 def test_train_runs_in_two_processes_with_the_demo_recipe(home: Path, tmp_path: Path) -> None:
