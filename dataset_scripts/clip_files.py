@@ -499,7 +499,11 @@ class ClipSource(ABC):
 
         Raises:
             FileNotFoundError: some have none, and ``missing`` is ``error``; or all have none.
+            ValueError: there is no row.
         """
+        if not rows:
+            where = shown(self.lists or self.folders)
+            raise ValueError(f"The {split} split of {self.config.name} has no clip in {where}: unzip it again.")
         absent, empty = self.without_frames(rows)
         if not (lacking := {*absent, *empty}):
             return rows

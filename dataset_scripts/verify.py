@@ -238,7 +238,7 @@ def look_at(path: str | None, deep: bool = False) -> Clip:
             return Clip(1, (size,), content=hashlib.blake2b(data, digest_size=16).hexdigest())
         return _look_at_video(path, deep)
     except _BrokenClipError as error:
-        return Clip(problem=error.problem, text=str(error))
+        return Clip(problem=error.problem, text=shown([error]))
     except FileNotFoundError:
         return Clip(problem="clips on disk", text=f"{path} is gone")
     except OSError as error:  # of the file system: no right to read, input/output error
@@ -560,7 +560,7 @@ def _open(builder: type[ClipBuilder], config: ClipConfig, report: Report, checks
         source = config.open_source()
         listed, about, own = source.listed_clips(), source.describe(), source.check()
     except (OSError, ValueError) as error:
-        checks.append(Check("source", "failed", str(error), (config.name,)))
+        checks.append(Check("source", "failed", shown([error]), (config.name,)))
         return None
     report.sources[config.name] = about
     classes = about.get("classes", builder.CLASS_NAMES)

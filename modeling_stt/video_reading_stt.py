@@ -725,7 +725,7 @@ def _alpha_decoder(decoder: av.VideoCodecContext) -> av.VideoCodecContext | None
     if name is None or name not in av.codecs_available:
         logger.warning_once(f"The transparency of {decoder.name} is not read: this build of PyAV lacks {name}.")
         return None
-    own = av.VideoCodecContext.create(name, "r")
+    own: Any = av.VideoCodecContext.create(name, "r")
     own.thread_count = 1
     return own
 

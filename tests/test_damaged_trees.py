@@ -10,6 +10,7 @@ import pytest
 
 import dataset_scripts
 from dataset_scripts import dfew
+from dataset_scripts.verify import verify
 from helpers import dfew_trees
 from helpers.copies import COPIES, Copy
 
@@ -114,3 +115,23 @@ def test_votes_and_ids_that_are_not_counts_are_named(tree):
         workbook.save(path)
         with pytest.raises(ValueError, match=r"annotation.xlsx, row 2: .* are not all numbers"):
             load_dfew(tree, votes=True)
+
+
+def test_list_without_a_clip_is_named(tmp_path):
+    """datasets answered 'Instruction "train" corresponds to no data!', which names no file."""
+    root = tmp_path / "FERV39k"
+    COPIES["ferv39k"].write(root)
+    [path] = root.rglob("train_All.csv")
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"The train split of default has no clip in .*train_All\.csv"):
+        dataset_scripts.load_dataset("ferv39k", data_dir=root, cache_dir=tmp_path / "cache")
+
+
+@LINKS
+def test_report_of_a_tree_with_a_name_that_is_not_utf_8_can_be_written(tmp_path):
+    COPIES["afew"].write(tmp_path)
+    video = next(tmp_path.rglob("*.avi"))
+    video.rename(video.with_name("\udcff1\udce9.avi"))
+    report = verify("afew", tmp_path, progress=False)
+    assert "\\udcff1\\udce9.avi is not named as AFEW's clips are" in str(report)
+    assert str(report).encode()
