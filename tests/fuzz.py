@@ -481,9 +481,12 @@ def main() -> int:
             print(f"  {reader}: " + ", ".join(f"{number} {outcome}" for outcome, number in outcomes.items()))
         for name, failure in found[kind]["failures"].items():
             print(f"FAILED {name}\n{failure}", file=sys.stderr)
+    failed = any(found[kind]["failures"] for kind in arguments.kinds)
     if arguments.output:
+        for kind in arguments.kinds:  # their tracebacks, with this machine's folders, were printed
+            found[kind]["failures"] = list(found[kind]["failures"])
         write_results(arguments.output, found | {"environment": describe_environment()})
-    return int(any(found[kind]["failures"] for kind in arguments.kinds))
+    return int(failed)
 
 
 if __name__ == "__main__":

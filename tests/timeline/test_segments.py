@@ -89,6 +89,18 @@ def test_a_persons_resting_face_becomes_neutral():
         assert all(sum(r.scores.values()) == pytest.approx(1) for r in relative)
 
 
+def test_a_resting_face_stays_neutral_when_a_negligible_class_gains_much():
+    """A thousandth is a thousand times a millionth: the resting face of a confident model became anything."""
+    names = ["happy", "sad", "neutral"]
+    sure, nearly = (1e-6, 1e-6, 0.999998), (1e-6, 2e-3, 0.997999)
+    rows = [
+        answered(Row("v", 1, n, n + 2, "face"), dict(zip(names, nearly if n == 3 else sure, strict=True)), None)
+        for n in range(6)
+    ]
+    relative = [each for each, _ in relative_to_rest([(r, None) for r in rows], "auto")]
+    assert {r.label for r in relative} == {"neutral"}
+
+
 def test_a_track_that_is_not_in_the_baseline_keeps_its_scores_and_is_named(caplog):
     rows = [(row(0, SAD), None), (row(5, HAPPY, track=2), None)]
     relative = [each for each, _ in relative_to_rest(rows, (0.0, 2.0))]
