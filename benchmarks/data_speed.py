@@ -41,6 +41,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.io import ImageReadMode, decode_image
+from video_files import repeat_video, write_h264
 
 from dataset_scripts.rendered_faces import CLASS_NAMES, render_clip
 from modeling_stt import STTVideoProcessor, sample_frame_indices
@@ -162,40 +163,6 @@ def draw_frames(height: int, width: int, num_frames: int) -> Iterable[np.ndarray
         yield frame.clip(0, 255).astype(np.uint8)
 
 
-def write_video(path: Path, height: int, group: int, num_frames: int) -> Path:
-    """H.264 at x264's preset "veryfast", with B-frames."""
-    if path.exists():
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial_file = path.with_name(f"partial_{path.name}")
-    with av.open(partial_file, "w") as container:
-        stream = container.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "crf": "23"})
-        stream.height, stream.width, stream.pix_fmt, stream.gop_size = height, HEIGHTS[height], "yuv420p", group
-        for image in draw_frames(height, HEIGHTS[height], num_frames):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        container.mux(stream.encode())
-    return partial_file.rename(path)
-
-
-def write_loop(path: Path, minute: Path) -> Path:
-    """A minute's packets, `LOOPS` times, each beginning with a keyframe."""
-    if path.exists():
-        return path
-    partial_file = path.with_name(f"partial_{path.name}")
-    with av.open(partial_file, "w") as target:
-        stream = None
-        for loop in range(LOOPS):
-            with av.open(minute) as source:
-                stream = stream or target.add_stream_from_template(source.streams.video[0])
-                for packet in source.demux(video=0):
-                    if packet.size:
-                        shift = round(60 * loop / packet.time_base)
-                        packet.pts, packet.dts = (packet.pts or 0) + shift, (packet.dts or 0) + shift
-                        packet.stream = stream
-                        target.mux(packet)
-    return partial_file.rename(path)
-
-
 def chosen_of(num_frames: int) -> list[int]:
     """The frames to read: of all, or of three seconds from the middle of a longer file, where there is no keyframe."""
     if num_frames == FPS * SECONDS:
@@ -264,9 +231,10 @@ def measure_videos(arguments: argparse.Namespace, ways: dict[str, Way], plain: s
         for name, group in GROUPS.items():
             seconds = 60 if minutes else SECONDS
             path = arguments.work_dir / "video" / f"{height}p_{name}_{seconds}s.mp4"
-            path = write_video(path, height, group, FPS * seconds)
+            frames = draw_frames(height, HEIGHTS[height], FPS * seconds)
+            path = write_h264(path, frames, FPS, group, preset="veryfast", crf="23")
             if minutes:
-                path = write_loop(path.with_stem(f"{height}p_{name}_{minutes}min"), path)
+                path = repeat_video(path.with_stem(f"{height}p_{name}_{minutes}min"), path, LOOPS)
             rows = compare(ways | others, [path], arguments.repetitions if not minutes else arguments.rounds, plain)
             found[f"{height}p, {name} groups"] = {"bytes": path.stat().st_size, "ways": rows}
             print_ways(f"{'window of ten minutes' if minutes else 'three seconds'}, {height}p, {name} groups", rows)

@@ -23,9 +23,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import torch
+from video_files import repeat_video, write_h264
 
 from dataset_scripts.rendered_faces import CLASS_NAMES, render_clip
 from modeling_stt import STTConfig, STTForVideoClassification, STTVideoProcessor
@@ -81,34 +81,6 @@ def draw_frames(width: int, height: int, num_frames: int, face: int) -> Iterator
         frame = room.copy()
         frame[y : y + face, x : x + face] = clip[n % 100]
         yield frame
-
-
-def write_video(path: Path, width: int, height: int, fps: int, seconds: int, face: int) -> Path:
-    """An H.264 video of the wandering face."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=fps, options={"crf": "23"})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for frame in draw_frames(width, height, fps * seconds, face):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-    return path
-
-
-def write_loop(path: Path, video: Path, times: int) -> Path:
-    """The video so many times over, its packets as they are."""
-    with av.open(str(path), "w") as out:
-        stream: Any = None
-        for turn in range(times):
-            with av.open(str(video)) as container:
-                source = container.streams.video[0]
-                stream = stream or out.add_stream_from_template(source)
-                length = round(source.duration or 0)
-                for packet in container.demux(source):
-                    if packet.dts is not None:
-                        packet.pts, packet.dts = (packet.pts or 0) + turn * length, packet.dts + turn * length
-                        packet.stream = stream
-                        out.mux(packet)
-    return path
 
 
 def measure_speed(video: Path, seconds: int) -> list[dict[str, Any]]:
@@ -214,8 +186,8 @@ def read_alone(video: str) -> None:
 
 def measure_memory(folder: Path) -> dict[str, Any]:
     """Peak memory of reading an hour, and a minute."""
-    minute = write_video(folder / "minute.mp4", 160, 120, 5, 60, 110)
-    videos = {"a minute": minute, "an hour": write_loop(folder / "hour.mp4", minute, 60)}
+    minute = write_h264(folder / "minute.mp4", draw_frames(160, 120, 5 * 60, 110), 5, crf="23")
+    videos = {"a minute": minute, "an hour": repeat_video(folder / "hour.mp4", minute, 60)}
     found: dict[str, Any] = {}
     for name, video in videos.items():
         command = [sys.executable, __file__, "--read_alone", str(video)]
@@ -240,7 +212,7 @@ def main() -> None:
         return
     found = json.loads(arguments.output.read_text()) if arguments.output.is_file() else {}
     with tempfile.TemporaryDirectory() as name:
-        video = write_video(Path(name) / "face.mp4", 640, 360, 25, 60, 300)
+        video = write_h264(Path(name) / "face.mp4", draw_frames(640, 360, 25 * 60, 300), 25, group=250, crf="23")
         measure = {
             "speed": lambda: measure_speed(video, 60),
             "stages": lambda: measure_stages(video),
