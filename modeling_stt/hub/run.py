@@ -85,11 +85,13 @@ def read_results(folder: Path) -> dict[str, Any]:
     """Read the results.json of a folder.
 
     Raises:
-        FileNotFoundError: If the folder has none.
+        FileNotFoundError: If there is no such folder, or it has none.
         ValueError: If it is not of a run, contains a number that is not finite, or scores that its own confusion
             matrix does not give.
     """
     path = folder / RESULTS_FILE
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no folder {folder}: give the output folder of a training.")
     if not path.is_file():
         raise FileNotFoundError(
             f"{folder} has no {RESULTS_FILE}: only an evaluated model can be published. examples/train.py and "

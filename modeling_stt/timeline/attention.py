@@ -26,7 +26,7 @@ from ..loading import refuse_non_finite_scores
 from ..modeling_stt import STTForVideoClassification, STTVideoClassifierOutput
 from ..video_processing_stt import STTVideoProcessor
 from .pictures import Page, class_colors
-from .pipeline import Timeline
+from .pipeline import Timeline, model_note
 from .rows import FACE, Row
 from .scorers import STTScorer
 from .segments import end_of_stretch, person
@@ -63,6 +63,7 @@ class Explanation:
             frame is the product of both.
         scores: A probability for each class by name, in the model's order.
         name: What was explained: the video, and the track and time of its window.
+        note: The model, as pictures name it.
     """
 
     frames: np.ndarray
@@ -71,6 +72,7 @@ class Explanation:
     temporal: np.ndarray
     scores: dict[str, float]
     name: str
+    note: str = ""
 
     @property
     def label(self) -> str:
@@ -109,7 +111,7 @@ def explain_window(window: Window, timeline: Timeline, name: str = "window") -> 
     clip = scorer.sample(window)
     times_s = np.array([sighting.time_s for sighting in clip])
     what = f"{name}, {person(window.track)}, {window.start_s:g} to {window.end_s:g} s"
-    return _explain(scorer.model, scorer.processor, scorer.pixels(clip), times_s, what)
+    return _explain(scorer.model, scorer.processor, scorer.pixels(clip), times_s, what, timeline.note())
 
 
 def explain_clip(clip: Any, model: STTForVideoClassification, processor: STTVideoProcessor) -> Explanation:
@@ -131,7 +133,8 @@ def explain_clip(clip: Any, model: STTForVideoClassification, processor: STTVide
     [metadata] = inputs["video_metadata"]
     name = Path(clip).name if isinstance(clip, str | PathLike) else "clip"
     times_s = np.array(metadata.frames_indices) / metadata.fps if metadata.fps else None
-    return _explain(model, processor, inputs["pixel_values"][0], times_s, name)
+    note = model_note(model.name_or_path) if model.name_or_path else ""
+    return _explain(model, processor, inputs["pixel_values"][0], times_s, name, note)
 
 
 def refuse_hidden_attention(model: STTForVideoClassification) -> None:
@@ -215,6 +218,7 @@ def _explain(
     pixels: torch.Tensor,
     times_s: np.ndarray | None,
     name: str,
+    note: str,
 ) -> Explanation:
     """Explain one clip `(T, 3, H, W)` of the processor's making."""
     model.eval()
@@ -233,6 +237,7 @@ def _explain(
         temporal=(temporal / temporal.sum()).numpy(),
         scores=dict(zip(model.config.class_names, scores.tolist(), strict=True)),
         name=name,
+        note=note,
     )
 
 
@@ -311,8 +316,9 @@ def draw_explanation(explanation: Explanation) -> "Figure":
     tops = [TOP + line * (2 * size + BARS + BELOW_BARS) for line in range(-(-num_frames // columns) + 1)]
     page = Page(right + RIGHT, tops.pop() + BOTTOM)
     title = f"{explanation.label} {max(explanation.scores.values()):.2f}  ·  {explanation.name}"
-    with readable(title, *explanation.scores):
+    with readable(title, explanation.note, *explanation.scores):
         page.write(LEFT, 0.12, title)
+        page.write(LEFT, 0.29, explanation.note, fontsize=7)
         _draw_scores(page.axes(right + 1.5, TOP, RIGHT - 1.75, 2 * size + BARS), explanation.scores)
     heat = _draw_maps(page, explanation, columns, size, tops)
     scale = page.axes(LEFT + columns * size + 0.08, TOP + size, 0.1, 0.96 * size)

@@ -35,6 +35,15 @@ FRAMES_AHEAD = 3  # decoded in advance; each frame of a large video takes much m
 logger = logging.getLogger(__name__)
 
 
+def model_note(name: str) -> str:
+    """Name a model, of the Hub or a folder, for a picture; say if it was trained on synthetic faces."""
+    return " · ".join([f"model {_public_name(name)}", *([SYNTHETIC] if trained_on_synthetic(name) else [])])
+
+
+def _public_name(name: str) -> str:
+    return Path(name).name if Path(name).is_absolute() else name
+
+
 @dataclass
 class Timeline:
     """Reads videos with one model: `Timeline(model)(video)` gives the video's rows.
@@ -148,8 +157,7 @@ class Timeline:
     @property
     def model_name(self) -> str:
         """Name of the model for other people: of a folder its own name, for its path is of this machine alone."""
-        path = Path(self.scorer.name)
-        return path.name if path.is_absolute() else self.scorer.name
+        return _public_name(self.scorer.name)
 
     def note(self) -> str:
         """Say in a line which model answers, and how: for pictures and reports."""

@@ -201,7 +201,9 @@ def _summary_table(summaries: Sequence[TrackSummary], rows: Sequence[Row], color
         cells = [_face(rows, each.track), person(each.track), f"{each.start_s:.1f} to {each.end_s:.1f} s"]
         cells += [" ".join(labels) or "–", f"{each.unsure_s:.1f} s", f"{each.unseen_s:.1f} s"]
         lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    head = "".join(f"<th>{each}</th>" for each in ("", "", "seen", "expressions", "unsure", "not seen"))
+    head = "".join(
+        f"<th>{each}</th>" for each in ("", "", "seen", "expressions (share of what is sure)", "unsure", "not seen")
+    )
     return f'<div class="wide"><table><tr>{head}</tr>{"".join(lines)}</table></div>'
 
 

@@ -1,5 +1,7 @@
 """Attention maps: they are those of the model's own attentions, add up, and follow what is moved."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -18,7 +20,7 @@ from helpers.face_videos import (
     timed,
     write_video,
 )
-from modeling_stt import cli
+from modeling_stt import STTForVideoClassification, cli
 from modeling_stt.configuration_stt import ATTENTION_ORDERS
 from modeling_stt.timeline.attention import CAPTION, attention_rollout, draw_explanation, explain, explain_clip
 from modeling_stt.timeline.attention import explain_window as explain_one_window
@@ -253,6 +255,19 @@ def test_pictures_of_normalised_clips_are_what_went_in():
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory):
     return save_model(tmp_path_factory.mktemp("model"))
+
+
+def test_the_picture_names_the_model_and_says_if_it_never_saw_a_real_face(tmp_path):
+    """A picture travels without the command that made it."""
+    folder = save_model(tmp_path / "mine")
+    model = STTForVideoClassification.from_pretrained(folder, attn_implementation="eager")
+    for synthetic, expected in ((True, "model mine · trained on synthetic faces"), (False, "model mine")):
+        (folder / "results.json").write_text(json.dumps({"synthetic": synthetic}))
+        figure = draw_explanation(explain_clip(face_clip(), model, make_processor()))
+        assert expected in [text.get_text() for text in figure.texts]
+    timeline = reader()
+    figure = draw_explanation(explain(timed(scene("happy", "")), timeline))
+    assert timeline.note() in [text.get_text() for text in figure.texts]
 
 
 def run(*arguments):
