@@ -224,17 +224,14 @@ def run_fold(
     checkpoint = checkpoint_to_resume(args, run)
     trainer = _make_trainer(model, processor, folds, args, protocol, augment, images)
     if trainer.is_world_process_zero():
-        _announce(run, folds)
-        write_results(Path(str(args.output_dir)) / RUN_FILE, run)
+        _announce(run, folds, Path(str(args.output_dir)))
     trained = trainer.train(resume_from_checkpoint=checkpoint)
-    if trainer.is_world_process_zero():
-        save_adapter(model, str(args.output_dir))
-    merge_lora(model)  # so that what is scored is what is saved
+    _merge_adapter(trainer, model)
     results = run | {"verification": verification, **_selected_and_last_epoch(trainer, protocol.selection)}
     results |= _score_selected(trainer, folds, protocol)
     # For a resumed run, only the time of its last part is known.
-    results["train_seconds"] = None if checkpoint else round(trained.metrics["train_runtime"], 1)
-    results["history"] = _history(trainer)
+    seconds = None if checkpoint else round(trained.metrics["train_runtime"], 1)
+    results |= {"train_seconds": seconds, "history": _history(trainer)}
     _save(trainer, results)
     return FoldRun(trainer, results)
 
@@ -256,8 +253,8 @@ def _make_trainer(
     return STTTrainer(model=model, args=args, train_dataset=clips, eval_dataset=judged, images=images)
 
 
-def _announce(run: dict[str, Any], folds: dict[str, Dataset]) -> None:
-    """Log the number of trained parameters, and warn of too few validation clips."""
+def _announce(run: dict[str, Any], folds: dict[str, Dataset], output_dir: Path) -> None:
+    """Log the number of trained parameters, warn of too few validation clips, and write what the run begins with."""
     trained, parameters = run["num_trained_parameters"], run["model"]["num_parameters"]
     logger.info("Training %s of %s parameters.", f"{trained:,}", f"{parameters:,}")
     if "validation" in folds and len(folds["validation"]) < LEAST_CLIPS:
@@ -267,6 +264,14 @@ def _announce(run: dict[str, Any], folds: dict[str, Dataset]) -> None:
             len(folds["validation"]),
             LEAST_CLIPS,
         )
+    write_results(output_dir / RUN_FILE, run)
+
+
+def _merge_adapter(trainer: STTTrainer, model: STTForVideoClassification) -> None:
+    """Write the adapter of LoRA, if there is one, and merge it: what is scored is then what is saved."""
+    if trainer.is_world_process_zero():
+        save_adapter(model, str(trainer.args.output_dir))
+    merge_lora(model)
 
 
 def _score_selected(trainer: STTTrainer, folds: dict[str, Dataset], protocol: FoldProtocol) -> dict[str, Any]:
