@@ -29,18 +29,25 @@ from helpers.standin import HubStandIn
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 SMALL = ["--num_train_epochs=1", "--per_device_train_batch_size=8", "--use_cpu=True", "--dataloader_num_workers=0"]
 
-# A program of the folder bin/: runs {module} with this Python, and appends options to those of a training.
-PROGRAM = """#!{python}
+# A program of the folder bin/: runs {module} by the page's server, and appends options to those of a training. The
+# programs that `accelerate` starts are of this folder, too.
+PROGRAM = """#!{python} -SE
 import os, sys
-words = sys.argv[1:]
+sys.path.insert(0, {helpers!r})
+from fork_server import ADDRESS, run_at
+words = [*{module!r}, *sys.argv[1:]]
 scripts = [word for word in words if word.endswith(("examples/train.py", "examples/cross_validate.py"))]
-if scripts:
+if scripts and {small!r}[0] not in words:
     words += {small!r}
     if "--model" not in words:
         words += ["--model_config", {model!r}]
-if scripts and scripts[0].endswith("cross_validate.py"):
-    words += ["--folds", "1"]
-os.execv({python!r}, [{python!r}, *{module!r}, *words])
+    if scripts[0].endswith("cross_validate.py"):
+        words += ["--folds", "1"]
+if ADDRESS not in os.environ or not (words and (words[0] in ("-m", "-c") or words[0].endswith(".py"))):
+    os.execv({python!r}, [{python!r}, *words])
+files = sys.stdin, sys.stdout, sys.stderr
+status = run_at(os.environ[ADDRESS], words, os.getcwd(), os.environ, files, executable={executable!r})
+sys.exit(status if status >= 0 else 128 - status)
 """
 PROGRAMS = {
     "python": [],
@@ -53,7 +60,14 @@ PROGRAMS = {
 def write_programs(folder: Path) -> None:
     folder.mkdir()
     for name, module in PROGRAMS.items():
-        text = PROGRAM.format(python=sys.executable, module=module, small=SMALL, model=json.dumps(TINY_MODEL))
+        text = PROGRAM.format(
+            python=sys.executable,
+            executable=str(folder / "python") if name == "accelerate" else sys.executable,
+            helpers=str(ROOT / "tests" / "helpers"),
+            module=module,
+            small=SMALL,
+            model=json.dumps(TINY_MODEL),
+        )
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
 
@@ -203,7 +217,7 @@ def test_blocks_of_a_page_run_in_order_in_one_process(tmp_path: Path) -> None:
     write_programs(tmp_path / "bin")
     blocks = read_blocks(tmp_path / "page.md")
     assert [block.language for block in blocks] == ["python", "bash", "python", "python", "text"]
-    assert "1 made" in run_blocks([block for block in blocks if block.is_run()], tmp_path)
+    assert "1 made" in run_blocks([block for block in blocks if block.is_run()], tmp_path, modules=())
 
 
 @pytest.mark.parametrize(
@@ -219,7 +233,7 @@ def test_blocks_of_a_page_run_in_order_in_one_process(tmp_path: Path) -> None:
 def test_a_block_that_fails_fails_its_page(block: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "page.md").write_text(f"\n{block}\n")
     with pytest.raises(AssertionError, match=message):
-        run_blocks(read_blocks(tmp_path / "page.md"), tmp_path)
+        run_blocks(read_blocks(tmp_path / "page.md"), tmp_path, modules=())
 
 
 def test_unknown_words_after_a_language_are_refused(tmp_path: Path) -> None:

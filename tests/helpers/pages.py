@@ -17,14 +17,14 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from helpers.fork_server import ADDRESS, SLOW, ForkServer
 from helpers.programs import ROOT
 
 RUN = ("python", "bash")
@@ -110,11 +110,13 @@ def read_blocks(page: Path) -> list[Block]:
     return blocks
 
 
-def run_blocks(blocks: list[Block], folder: Path, timeout: float = 1200, **variables: str) -> str:
+def run_blocks(
+    blocks: list[Block], folder: Path, timeout: float = 1200, modules: Sequence[str] = SLOW, **variables: str
+) -> str:
     """Run blocks of one page one after the other in a folder; returns their output.
 
-    Programs of `folder/bin` are found first. `variables` are added to the environment of this process. If a block
-    fails, an AssertionError contains the end of the output.
+    Programs of `folder/bin` are found first. `variables` are added to the environment of this process. `modules` are
+    imported only once, for all blocks. If a block fails, an AssertionError contains the end of the output.
     """
     pieces = []
     for block in blocks:
@@ -128,16 +130,12 @@ def run_blocks(blocks: list[Block], folder: Path, timeout: float = 1200, **varia
     environment |= variables
     environment["PATH"] = os.pathsep.join([str(folder / "bin"), os.environ["PATH"]])
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-c", NOTEBOOK],
-        input=json.dumps(pieces),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=folder,
-        env=environment,
-        timeout=timeout,
-    )
+    server = ForkServer(environment, modules)
+    try:
+        environment |= {ADDRESS: server.address}
+        done = server.run(["-c", NOTEBOOK], folder, environment, json.dumps(pieces), timeout, merged=True)
+    finally:
+        server.close()
     assert done.returncode == 0, done.stdout[-4000:]
     return done.stdout
 
