@@ -362,7 +362,7 @@ def print_table(condition: str, chosen: dict[str, float], compared: dict[str, An
     for name, found in compared.items():
         cells = []
         for column, title in COLUMNS.items():
-            factor, digits = (100, 1) if "%" in title else (1, 0 if "seconds" in title else 3)
+            factor, digits = (100, 1) if "%" in title else (1, 1 if "seconds" in title else 3)
             values = [factor * found[column][key] for key in ("mean", "spread") if found[column][key] is not None]
             star = "*" if (found[column]["p_value"] or 1) < 0.05 else ""
             above = "" if name == PLAIN else f" ({found[column]['higher_in']}){star}"

@@ -50,7 +50,7 @@ class STTTrainingArguments(TrainingArguments):
     compact_weight: float = field(
         default=0.1, metadata={"help": "Weight of the compact loss's distance terms; 0 is plain cross entropy."}
     )
-    compact_loss: Literal["rows", "simplex", "batch_means", "running_means", "margin", "agreement"] = field(
+    compact_loss: Literal["rows", "running_means"] = field(
         default="rows", metadata={"help": "Reading of the compact loss's term, see modeling_stt/training/losses.py."}
     )
     class_weighting: Literal["none", "inverse_sqrt", "inverse"] = field(

@@ -16,19 +16,15 @@ expectation Σ_k t_ik · c_k · L_ik, where L_ik is the loss of clip i if its la
 The terms, with s_ik = cos(f_i, w_k) for the classifier's rows w, u_ik = cos(f_i, m_k) for class means m:
 
 - `"rows"`: 1 − s_iy + mean_{k≠y} max(0, s_ik). Pulls to the own row, and pushes off the others up to a right angle.
-- `"simplex"`: 1 − s_iy + mean_{k≠y} max(0, s_ik + 1/(K−1)). Pushes off the others up to the angle at which K
-  directions are farthest apart.
-- `"batch_means"`: 1 − u_iy + mean_{k≠y} (1 + u_ik), the centre and island losses on the unit sphere, with the means of
-  the last step that had the class. Means of the step itself are only known when all its micro-batches have passed, so
-  with them a batch split by accumulation would not give the same gradients.
-- `"running_means"`: the same with means that move by a tenth in each step.
-- `"margin"`: cross entropy of 16 · s with the own cosine lowered by 0.35 (additive cosine margin, CosFace).
-- `"agreement"`: Kullback-Leibler divergence of the clip's prediction from its class's running mean prediction.
+- `"running_means"`: 1 − u_iy + mean_{k≠y} (1 + u_ik), the centre and island losses on the unit sphere. The means are
+  those before the step, and move by a tenth in each step. Means of the step itself are only known when all its
+  micro-batches have passed, so with them a batch split by accumulation would not give the same gradients.
+
+docs/results.md shows what they do to the distances, measured beside four other readings that were not kept.
 """
 
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any, TypeAlias
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,13 +33,11 @@ from torch.nn import functional as F
 # Class weighting: a class of n clips is weighted by n to this power.
 WEIGHTING_POWERS = {"none": 0.0, "inverse_sqrt": -0.5, "inverse": -1.0}
 
-COMPACT_LOSSES = ("rows", "simplex", "batch_means", "running_means", "margin", "agreement")
-MOMENTA = {"batch_means": 0.0, "running_means": 0.9, "agreement": 0.9}  # of the terms that need class means
-SCALE, MARGIN = 16.0, 0.35  # of cosines in the term "margin"
+COMPACT_LOSSES = ("rows", "running_means")
 
 
 class ClassMeans:
-    """Means of features and predictions of each class, over the steps so far.
+    """Means of the features of each class, over the steps so far.
 
     They are constant within a step: each clip is compared with the means before the step, and all its clips, in any
     micro-batch or process, move them together at its end. A class has no mean, and adds no cost, until a step has
@@ -52,18 +46,17 @@ class ClassMeans:
     Args:
         num_classes: Number K of classes.
         width: Width D of the features.
-        momentum: Share of the old mean that stays, in [0, 1); 0 keeps the last step's means only.
+        momentum: Share of the old mean that stays, in [0, 1).
     """
 
-    def __init__(self, num_classes: int, width: int, momentum: float) -> None:
+    def __init__(self, num_classes: int, width: int, momentum: float = 0.9) -> None:
         self.momentum = momentum
         self.features = torch.zeros(num_classes, width, dtype=torch.float64)
-        self.predictions = torch.zeros(num_classes, num_classes, dtype=torch.float64)
         self.known = torch.zeros(num_classes, dtype=torch.bool)
-        self._seen = torch.zeros(num_classes, width + num_classes + 1, dtype=torch.float64)
+        self._seen = torch.zeros(num_classes, width + 1, dtype=torch.float64)
 
-    def add(self, logits: torch.Tensor, features: torch.Tensor, labels: torch.Tensor) -> None:
-        """Add clips of this step: `(B, K)`, `(B, D)`, and `(B,)` classes or `(B, K)` distributions.
+    def add(self, features: torch.Tensor, labels: torch.Tensor) -> None:
+        """Add clips of this step: features `(B, D)`, and `(B,)` classes or `(B, K)` distributions.
 
         Clips with the label -100, or with soft labels of -100, do not count.
         """
@@ -72,8 +65,7 @@ class ClassMeans:
         shares = F.one_hot(labels.where(counted, 0), len(self.known)) if labels.ndim == 1 else labels
         shares = shares.double() * counted.unsqueeze(1)
         units = F.normalize(features.detach().double())
-        clips = torch.cat([units, logits.detach().double().softmax(dim=1), units.new_ones(len(units), 1)], dim=1)
-        self._seen += shares.T @ clips.cpu()
+        self._seen += shares.T @ torch.cat([units, units.new_ones(len(units), 1)], dim=1).cpu()
 
     def end_step(self, device: torch.device | str = "cpu") -> None:
         """Move the means by the clips of this step, those of all processes."""
@@ -84,21 +76,18 @@ class ClassMeans:
         counts = self._seen[:, -1:]
         present = counts[:, 0] > 0
         new = self._seen[:, :-1] / counts.clamp(min=torch.finfo(torch.float64).tiny)
-        old = torch.cat([self.features, self.predictions], dim=1)
-        stay = self.momentum * self.known.double().unsqueeze(1)
-        moved = torch.where(present.unsqueeze(1), stay * old + (1 - stay) * new, old)
-        self.features, self.predictions = moved.split([self.features.shape[1], len(self.known)], dim=1)
+        kept = (self.momentum * self.known).unsqueeze(1)  # the first clips of a class set its mean
+        self.features = torch.where(present.unsqueeze(1), kept * self.features + (1 - kept) * new, self.features)
         self.known = self.known | present
         self._seen = torch.zeros_like(self._seen)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The means, to be saved with a checkpoint at the end of a step."""
-        return {name: getattr(self, name).contiguous() for name in ("features", "predictions", "known")}
+        return {"features": self.features.contiguous(), "known": self.known}
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
         """Restore means that were saved."""
-        for name in ("features", "predictions", "known"):
-            setattr(self, name, state[name])
+        self.features, self.known = state["features"], state["known"]
 
 
 def compact_softmax_cross_entropy(
@@ -124,7 +113,7 @@ def compact_softmax_cross_entropy(
         labels: `(B,)` int64 classes in [0, K), or `(B, K)` floats: distributions over the classes.
         compact_weight: λ, at least 0; 0 is plain cross entropy.
         compact_loss: The compact term, a key of `COMPACT_LOSSES`.
-        class_means: Means of the classes, for the terms that need them.
+        class_means: Means of the classes, which `"running_means"` needs.
         label_smoothing: Share of the cross entropy's target that is spread evenly over all classes, in [0, 1].
         class_weight: `(K,)` weights c against class imbalance. None weighs all clips alike.
         num_items: Divisor of the sum: the number of labels in the whole batch, of which this may be a micro-batch.
@@ -149,68 +138,31 @@ def compact_softmax_cross_entropy(
         if compact_weight:
             target = labels if labels.ndim == 2 else F.one_hot(labels.where(counted, 0), logits.shape[1]).to(dtype)
             target = target if class_weight is None else target * class_weight
-            term = _compact_term(compact_loss, class_means)(logits, features, classifier_weight)
+            term = _compact_term(compact_loss, features, classifier_weight, class_means)
             losses = losses + compact_weight * (target * term).sum(dim=1)
         num_items = counted.sum() if num_items is None else torch.as_tensor(num_items, device=logits.device)
         return losses.masked_fill(~counted, 0.0).sum() / num_items.clamp(min=1)
 
 
-# A term takes logits `(B, K)`, features `(B, D)` and the classifier's rows `(K, D)`, and gives `(B, K)`: the cost of
-# each clip were each class its label.
-Term: TypeAlias = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-def _compact_term(name: str, means: ClassMeans | None) -> Term:
+def _compact_term(name: str, features: torch.Tensor, rows: torch.Tensor, means: ClassMeans | None) -> torch.Tensor:
+    """`(B, K)`: the cost of each clip were each class its label."""
     if name not in COMPACT_LOSSES:
         raise ValueError(f"compact_loss={name!r} is unknown: choose one of {COMPACT_LOSSES}.")
-    if name not in MOMENTA:
-        return {"rows": _to_rows, "simplex": _to_simplex, "margin": _with_margin}[name]
-    if means is None:
+    if name == "rows":
+        cosines = _cosines(features, rows)
+        pushed, known = cosines.clamp(min=0), cosines.new_ones(len(rows))
+    elif means is None:
         raise ValueError(f"compact_loss={name!r} needs class_means.")
-    return partial(_to_agreement if name == "agreement" else _to_means, means=means)
-
-
-def _cosines(features: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
-    return F.linear(F.normalize(features), F.normalize(directions))
-
-
-def _pull_and_push(cosines: torch.Tensor, pushed: torch.Tensor) -> torch.Tensor:
-    """Distance to each class, plus the mean of `pushed` over the others."""
-    return 1 - cosines + (pushed.sum(dim=1, keepdim=True) - pushed) / max(cosines.shape[1] - 1, 1)
-
-
-def _to_rows(logits: torch.Tensor, features: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    cosines = _cosines(features, rows)
-    return _pull_and_push(cosines, cosines.clamp(min=0))
-
-
-def _to_simplex(logits: torch.Tensor, features: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    cosines = _cosines(features, rows)
-    return _pull_and_push(cosines, (cosines + 1 / max(cosines.shape[1] - 1, 1)).clamp(min=0))
-
-
-def _with_margin(logits: torch.Tensor, features: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    cosines = _cosines(features, rows)
-    # (B, K, K): with each class as the label, whose cosine alone is lowered.
-    lowered = cosines.unsqueeze(1) - MARGIN * torch.eye(cosines.shape[1], dtype=cosines.dtype, device=cosines.device)
-    return -(SCALE * lowered).log_softmax(dim=2).diagonal(dim1=1, dim2=2)
-
-
-def _to_means(logits: torch.Tensor, features: torch.Tensor, rows: torch.Tensor, *, means: ClassMeans) -> torch.Tensor:
-    known = means.known.to(features)
-    cosines = _cosines(features, means.features.to(features))
-    pushed = (1 + cosines) * known
+    else:
+        cosines, known = _cosines(features, means.features.to(features)), means.known.to(features)
+        pushed = (1 + cosines) * known
+    # Divided by the number of other classes, of those that have a mean.
     others = (known.sum() - known).clamp(min=1)
     return (1 - cosines + (pushed.sum(dim=1, keepdim=True) - pushed) / others) * known
 
 
-def _to_agreement(
-    logits: torch.Tensor, features: torch.Tensor, rows: torch.Tensor, *, means: ClassMeans
-) -> torch.Tensor:
-    expected = means.predictions.to(logits)
-    # Kullback-Leibler divergence of each clip's prediction from each class's mean prediction.
-    entropy = torch.special.entr(expected).sum(dim=1)
-    return (-F.linear(logits.log_softmax(dim=1), expected) - entropy) * means.known.to(logits)
+def _cosines(features: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
+    return F.linear(F.normalize(features), F.normalize(directions))
 
 
 def _check_shapes(

@@ -28,13 +28,13 @@ from .arguments import STTTrainingArguments
 from .calibration import reset_calibration
 from .clips import ClipAugment, ClipDataset
 from .images import ClipsAndImages, MixedSampler, TrainingImages, image_classes, is_image
-from .losses import MOMENTA, ClassMeans, class_weights, compact_softmax_cross_entropy
+from .losses import ClassMeans, class_weights, compact_softmax_cross_entropy
 from .metrics import compute_metrics
 from .results import RESULTS_FILE
 from .sampler import ClipSampler, SamplerEpoch
 from .weights import read_weights
 
-MEANS_FILE = "class_means.safetensors"  # in a checkpoint, of the compact losses that need class means
+MEANS_FILE = "class_means.safetensors"  # in a checkpoint, of the compact loss that needs class means
 
 # Rows of a data set, with the columns that ClipDataset reads.
 Rows: TypeAlias = datasets.Dataset | Sequence[Mapping[str, Any]]
@@ -108,9 +108,8 @@ class STTTrainer(Trainer):
             of_images = self.train_dataset.images.label_ids
             self.image_class_weight = class_weights(of_images, len(class_names), args.class_weighting)
         self.class_means = None
-        if args.compact_weight and args.compact_loss in MOMENTA:
-            momentum = MOMENTA[args.compact_loss]
-            self.class_means = ClassMeans(len(class_names), model.config.hidden_size, momentum)
+        if args.compact_weight and args.compact_loss == "running_means":
+            self.class_means = ClassMeans(len(class_names), model.config.hidden_size)
             self.add_callback(_EndOfStep(self.class_means))
         self._prepare_devices()
 
@@ -172,7 +171,7 @@ class STTTrainer(Trainer):
             logits, features, labels = logits[~chosen], features[~chosen], labels[~chosen]
             labels = labels if labels.ndim == 1 else labels[:, : logits.shape[1]]
         if self.class_means is not None and self.model.training:
-            self.class_means.add(logits, features, labels)
+            self.class_means.add(features, labels)
         return self._loss(logits, features, labels, num_items_in_batch) + image_loss
 
     def _image_loss(self, features: torch.Tensor, labels: torch.Tensor, num_items: torch.Tensor) -> torch.Tensor:

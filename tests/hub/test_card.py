@@ -144,8 +144,8 @@ def test_another_reading_of_the_loss_is_named(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
     assert "cross entropy + 0.1 · [mean (1 − cos(f, w_y))" in card_of(folder).text
     recipe = json.loads((folder / "results.json").read_text())["recipe"]
-    text = card_of(folder, recipe=recipe | {"compact_loss": "simplex"}).text
-    assert "cross entropy + 0.1 × the term `simplex` of" in text and "cos(f, w_y)" not in text
+    text = card_of(folder, recipe=recipe | {"compact_loss": "running_means"}).text
+    assert "cross entropy + 0.1 × the term `running_means` of" in text and "cos(f, w_y)" not in text
 
 
 def test_results_without_a_value_that_the_card_reports_are_refused(tmp_path: Path) -> None:

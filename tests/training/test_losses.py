@@ -25,32 +25,22 @@ def _batch(num_clips: int = 13, seed: int = 0) -> tuple[torch.Tensor, torch.Tens
 
 def _means(momentum: float = 0.9) -> ClassMeans:
     """Means of the classes 0 … 3 after a step; class 4 is not known."""
-    logits, features, _, labels = _batch(num_clips=40, seed=1)
+    _, features, _, labels = _batch(num_clips=40, seed=1)
     means = ClassMeans(K, D, momentum)
-    means.add(logits, features, labels.where(labels != 4, -100))
+    means.add(features, labels.where(labels != 4, -100))
     means.end_step()
     return means
 
 
-def _spelled_out(
-    name: str, z: torch.Tensor, f: torch.Tensor, weight: torch.Tensor, y: int, means: ClassMeans
-) -> float:
+def _spelled_out(name: str, f: torch.Tensor, weight: torch.Tensor, y: int, means: ClassMeans) -> float:
     """The compact term of one clip, by the formulas in the module's docstring."""
     s = [float(f @ w / (f.norm() * w.norm())) for w in weight]
     u = [float(f @ m / (f.norm() * m.norm())) if m.any() else 0.0 for m in means.features]
     others = [k for k in range(K) if k != y]
     if name == "rows":
         return 1 - s[y] + sum(max(0, s[k]) for k in others) / len(others)
-    if name == "simplex":
-        return 1 - s[y] + sum(max(0, s[k] + 1 / (K - 1)) for k in others) / len(others)
-    if name == "margin":
-        powers = [np.exp(16 * (s[k] - 0.35 * (k == y))) for k in range(K)]
-        return -float(np.log(powers[y] / sum(powers)))
     if not means.known[y]:
         return 0.0
-    if name == "agreement":
-        expected, log_p = means.predictions[y], torch.log_softmax(z, 0)
-        return float((expected * (expected.log() - log_p)).sum())
     others = [k for k in others if means.known[k]]
     return 1 - u[y] + sum(1 + u[k] for k in others) / len(others)
 
@@ -60,7 +50,7 @@ def test_each_term_is_its_formula_spelled_out(name: str) -> None:
     logits, features, weight, labels = _batch()
     means = _means()
     assert means.known.tolist() == [True] * 4 + [False]
-    terms = [_spelled_out(name, *clip, means) for clip in zip(logits, features, [weight] * 13, labels, strict=True)]
+    terms = [_spelled_out(name, f, weight, int(y), means) for f, y in zip(features, labels, strict=True)]
     plain = compact_softmax_cross_entropy(logits, features, weight, labels, compact_weight=0)
     loss = compact_softmax_cross_entropy(
         logits, features, weight, labels, compact_weight=0.3, compact_loss=name, class_means=means
@@ -81,7 +71,7 @@ def test_each_term_lowers_the_intra_class_distance_by_descent(name: str) -> None
             logits, features, weight, labels, compact_weight=1.0, compact_loss=name, class_means=means
         ) - compact_softmax_cross_entropy(logits, features, weight, labels, compact_weight=0)
         (gradient,) = torch.autograd.grad(loss, features)
-        means.add(logits, features, labels)
+        means.add(features, labels)
         means.end_step()
         features = (features - 5 * gradient).detach().requires_grad_()
     after = class_distances(features.detach().numpy(), labels.numpy())
@@ -89,28 +79,28 @@ def test_each_term_lowers_the_intra_class_distance_by_descent(name: str) -> None
 
 
 def test_means_of_a_step_are_those_of_all_its_parts() -> None:
-    logits, features, _, labels = _batch()
+    _, features, _, labels = _batch()
     labels[3] = -100
     whole, parts = ClassMeans(K, D, 0.9), ClassMeans(K, D, 0.9)
     for _ in range(2):
-        whole.add(logits, features, labels)
+        whole.add(features, labels)
         for part in (slice(0, 5), slice(5, 6), slice(6, 13)):
-            parts.add(logits[part], features[part], labels[part])
+            parts.add(features[part], labels[part])
         whole.end_step(), parts.end_step()
     torch.testing.assert_close(parts.state_dict(), whole.state_dict(), rtol=0, atol=1e-12)
     kept = labels == 2
     torch.testing.assert_close(whole.features[2], F.normalize(features[kept]).mean(dim=0))
     soft = ClassMeans(K, D, 0.9)
-    soft.add(logits, features, F.one_hot(labels.clamp(min=0), K).double().where((labels >= 0)[:, None], -100))
+    soft.add(features, F.one_hot(labels.clamp(min=0), K).double().where((labels >= 0)[:, None], -100))
     soft.end_step()
     torch.testing.assert_close(soft.features[2], whole.features[2])
 
 
 def test_means_move_by_their_momentum_and_stay_without_clips() -> None:
-    logits, features, _, _ = _batch(num_clips=3)
+    _, features, _, _ = _batch(num_clips=3)
     means = ClassMeans(K, D, 0.75)
     for clip, label in ((0, 0), (1, 1), (2, 0)):
-        means.add(logits[clip, None], features[clip, None], torch.tensor([label]))
+        means.add(features[clip, None], torch.tensor([label]))
         means.end_step()
     units = F.normalize(features)
     torch.testing.assert_close(means.features[0], 0.75 * units[0] + 0.25 * units[2])

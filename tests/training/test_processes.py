@@ -40,7 +40,7 @@ WHOLE = {"batch_norm": "frozen", "per_device_train_batch_size": 8}
 CUT = {"2x4": WHOLE | {"per_device_train_batch_size": 4}}
 CUT["2x2x2"] = WHOLE | {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
 # A reading of the compact loss that needs class means, which all processes move together.
-MEANS = {"compact_loss": "batch_means", "compact_weight": 1.0}
+MEANS = {"compact_loss": "running_means", "compact_weight": 1.0}
 
 
 def launcher(configuration: str, num_processes: int, *words: str | Path, **env: str) -> dict[str, Any]:
