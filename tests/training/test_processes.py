@@ -64,6 +64,19 @@ def fold_options(tree: Path, output_dir: Path, batch_size: int, **options: Any) 
     return [f"--{name}={value}" for name, value in options.items()] + [f"--model_config={json.dumps(TINY_MODEL)}"]
 
 
+def pretrain_in(folder: Path, batch_size: int) -> Path:
+    """Pre-train a tiny encoder without labels, and return the file of its weights."""
+    from pretrain import pretrain
+
+    encoder = {"model_type": "vit", "image_size": 32, "patch_size": 8, "hidden_size": 16, "num_hidden_layers": 1}
+    encoder |= {"num_attention_heads": 2, "intermediate_size": 32}
+    options = {"clips": folder / "clips", "output_dir": folder / f"encoder_{batch_size}", "use_cpu": True}
+    options |= {"encoder_config": json.dumps(encoder), "per_device_train_batch_size": batch_size, "max_steps": 4}
+    options |= {"save_strategy": "no", "disable_tqdm": True, "report_to": "none", "learning_rate": 0.01}
+    pretrain([f"--{name}={value}" for name, value in options.items()])
+    return folder / f"encoder_{batch_size}" / "model.safetensors"
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the clips of `make_rows`, for the processes to read."""
@@ -116,7 +129,7 @@ def assert_same_fold(a: Path, b: Path) -> None:
 
 
 def test_two_processes_change_nothing(folder: Path, whole: dict[str, Any]) -> None:
-    """Training in two, with accumulation too; resumed within an epoch; evaluated with moving batch norms.
+    """Training in two, with accumulation, images, and without labels; resumed within an epoch; moving batch norms.
 
     Of eleven clips accelerate would repeat five in two processes, and count them. The sampler must be told the epoch:
     accelerate's does not reach it in a resumed process, and epoch 0 would be drawn again.
@@ -133,6 +146,8 @@ def test_two_processes_change_nothing(folder: Path, whole: dict[str, Any]) -> No
     with_images = make_trainer(rows, folder / "images", images=make_images(rows), **WHOLE)
     with_images.train()
     assert_same(outcomes["images"], outcome(with_images))
+    encoders = [load_file(file) for file in (folder / "encoder_2" / "model.safetensors", pretrain_in(folder, 4))]
+    torch.testing.assert_close(*encoders, rtol=0, atol=1e-5)
     assert len(outcomes["resumed"]["losses"]) == 6  # four of them from the checkpoint
     assert_same(outcomes["resumed"], outcomes["unbroken"])
     # Each process has moved its batch norms by clips of its own; both must evaluate the model that is saved.
@@ -264,6 +279,7 @@ def run_trainings(folder: Path) -> None:
     trainer = make_trainer(rows, folder / "images", images=make_images(rows), **CUT["2x2x2"])
     trainer.train()
     outcomes["images"] = outcome(trainer)
+    pretrain_in(folder, 2)
     # Three steps an epoch: the checkpoint at step 4 lies within the second.
     unbroken = {"batch_norm": "frozen", "per_device_train_batch_size": 2, "save_strategy": "steps", "save_steps": 4}
     for name, checkpoint in (("unbroken", None), ("resumed", str(folder / "resumed" / "checkpoint-4"))):
