@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote
 
 from PIL import Image
@@ -19,8 +19,6 @@ from .segments import SMOOTH_S, Segment, TrackSummary, person, segments, summari
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from .outputs import Outputs
 
 CSS = """
 body {font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; padding: 1em; max-width: 1100px; color: #1a1a1a;
@@ -108,9 +106,25 @@ def write_report(
     _write_page(Path(path), name, body)
 
 
+class Files(Protocol):
+    """The files made of one video, None for those that were not asked for."""
+
+    @property
+    def chart(self) -> Path | None:
+        """Picture of the chart."""
+
+    @property
+    def annotate(self) -> Path | None:
+        """Video with boxes and labels."""
+
+    @property
+    def report(self) -> Path | None:
+        """HTML page."""
+
+
 def write_index(
     path: str | PathLike,
-    files: Mapping[str, "Outputs"],
+    files: Mapping[str, Files],
     rows: Iterable[Row],
     errors: Mapping[str, str],
     note: str = "",
@@ -136,7 +150,7 @@ def write_index(
     _write_page(Path(path), "Videos", [*body, f"<p>{escape(LIMITS)}</p>"])
 
 
-def _index_entry(video: str, made: "Outputs", summaries: Sequence[TrackSummary], error: str) -> list[str]:
+def _index_entry(video: str, made: Files, summaries: Sequence[TrackSummary], error: str) -> list[str]:
     """What the index says of one video."""
 
     def link(file: Path | None, text: str) -> str:
