@@ -75,7 +75,7 @@ def write_rendered_dfew(
     videos: bool = True,
     progress: bool = True,
 ) -> Path:
-    """Write a tree of rendered clips laid out as DFEW is; the same arguments write the same files.
+    """Write a tree of rendered clips laid out as DFEW is, and return `root`. The same arguments write the same files.
 
     As in DFEW, a few clips more than `num_clips` are in `annotation.xlsx`: some without a single label (label 0), some
     whose faces were not found (no frames). Folds follow DFEW's closed rule, and no person is on both sides of one. In
@@ -99,9 +99,6 @@ def write_rendered_dfew(
         num_workers: Processes; default: all cores; 1: this one. It does not change what is written.
         videos: False leaves out `Clip/original/*.mp4`.
         progress: Show a progress bar.
-
-    Returns:
-        `root`.
 
     Raises:
         FileExistsError: For a folder with other content, or a file.
