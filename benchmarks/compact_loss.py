@@ -192,9 +192,12 @@ def prepare(data_dir: Path, work_dir: Path, deadline: float) -> Study:
 
 def read_rows(data_dir: Path) -> dict[str, Dataset]:
     """Clips of different people for training, validation and test: DFEW's folds 3 to 5, 2 and 1."""
-    load = partial(load_dataset, "dfew", data_dir=data_dir)
-    rows = {"validation": load("fold_2", split="test"), "test": load("fold_1", split="test")}
-    others, known = load("fold_1", split="train"), set(rows["validation"]["clip_id"])
+    rows = {
+        "validation": load_dataset("dfew", "fold_2", data_dir=data_dir, split="test"),
+        "test": load_dataset("dfew", "fold_1", data_dir=data_dir, split="test"),
+    }
+    others = load_dataset("dfew", "fold_1", data_dir=data_dir, split="train")
+    known = set(rows["validation"]["clip_id"])
     rows["train"] = others.select([i for i, clip in enumerate(others["clip_id"]) if clip not in known])
     return rows
 
@@ -220,12 +223,12 @@ def run(study: Study, condition: str, name: str, weight: float, seed: int) -> Ro
         return json.loads(file.read_text(encoding="utf-8"))
     if time.monotonic() > study.deadline:
         raise SystemExit("The time given is up: start the same command again to go on.")
+    options = RECIPE | ({} if name == PLAIN else {"compact_loss": name})
     arguments = STTTrainingArguments(
         str(file.with_suffix("")),
         seed=seed,
         compact_weight=weight,
-        **({} if name == PLAIN else {"compact_loss": name}),
-        **RECIPE,
+        **options,
         freeze_backbone=True,
         per_device_eval_batch_size=64,
         eval_strategy="no",
@@ -264,7 +267,7 @@ def measure(trainer: STTTrainer, clips: ClipDataset, condition: str) -> Row:
     scores = score(labels, logits.argmax(axis=1), clips.class_names or [])
     return {
         "uar": scores.uar,
-        "war": float(np.average(scores.recalls, weights=counts)),
+        "war": float(np.average(np.array(scores.recalls, dtype=float), weights=counts)),
         "recalls": scores.recalls,
         "rarest_recall": scores.recalls[int(np.argmin(counts))],
         "calibration_error": expected_calibration_error(softmax(logits, axis=1), labels),
