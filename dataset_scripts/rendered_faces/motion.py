@@ -38,7 +38,7 @@ _VOWELS: tuple[dict[str, float], ...] = (
 _SIGNALS: tuple[tuple[float, dict[str, float]], ...] = (
     (0.3, {"browDown": 1.2, "eyeSquint": 0.5}),
     (0.12, {"eyeSquint": 1.0, "cheekSquint": 0.4, "browDown": 0.6}),
-    (0.15, {"browInnerUp": 1.1, "browOuterUp": 1.1}),
+    (0.2, {"browInnerUp": 1.1, "browOuterUp": 1.1, "eyeWide": 0.7}),
 )
 _CONSONANTS: tuple[dict[str, float], ...] = (
     {"mouthPress": 0.25, "mouthRollLower": 0.2, "mouthRollUpper": 0.15},  # b, m, p
