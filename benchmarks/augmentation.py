@@ -3,19 +3,21 @@
     python benchmarks/augmentation.py --data_dir FACES --output benchmarks/results/augmentation.json
 
 FACES is a tree of examples/train_rendered.py, `--folder` that of real_faces.py. With each set of changes the small
-backbone of recipes/rendered.yaml is trained for a few passes over the frames of fold 1, from one seed; the answer for
-a window or clip is the mean of its frames' probabilities. So short a training shows large effects only.
+backbone of recipes/rendered.yaml is trained for a few passes over the frames of fold 1; the answer for a window or clip
+is the mean of its frames' probabilities. Runs of one seed share first weights and the order of frames. So short a
+training shows large effects only. Runs that `--output` has already are kept: the same command resumes.
 """
 
 import argparse
+import json
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import yaml
-from real_faces import DFEW_CLASSES, fetch, read_samples, summarize
+from real_faces import DFEW_CLASSES, Sample, fetch, read_samples, summarize
 from torch.nn import functional as F
 
 from dataset_scripts import load_dataset
@@ -23,9 +25,10 @@ from dataset_scripts.rendered_faces import add_truth
 from dataset_scripts.rendered_faces.motion import HIDDEN, SHOWN
 from modeling_stt import STTConfig
 from modeling_stt.timeline import FaceCrop
+from modeling_stt.timeline.crops import CONVENTION
 from modeling_stt.training import ClipAugment, ClipPhotometry
 from modeling_stt.training.environment import describe_environment
-from modeling_stt.training.frames import FrameModel, FrameRecipe, load_frames, pretrain_backbone
+from modeling_stt.training.frames import FrameModel, FrameRecipe, Frames, load_frames, pretrain_backbone
 from modeling_stt.training.results import write_results
 
 RECIPE = Path(__file__).parents[1] / "examples" / "recipes" / "rendered.yaml"
@@ -38,6 +41,45 @@ def answer(model: FrameModel, pixels: torch.Tensor, size: int) -> np.ndarray:
     return model(pixels)[0].softmax(dim=-1).mean(0).numpy()
 
 
+class Data(NamedTuple):
+    """Frames to train on, rendered clips `(T, 3, S, S)` uint8 with their labels, and real windows."""
+
+    frames: Frames
+    clips: list[torch.Tensor]
+    labels: np.ndarray
+    real: list[Sample]
+    crop: FaceCrop
+
+
+def read(arguments: argparse.Namespace, config: STTConfig) -> Data:
+    """Read the rendered clips of fold 1 and the real windows, whose faces are cut as those of the renders."""
+    crop = FaceCrop.from_dict(json.loads((arguments.data_dir / CONVENTION).read_text(encoding="utf-8")))
+    parts = {}
+    for split, count in (("train", arguments.num_clips), ("test", 700)):
+        rows = load_dataset("dfew", "fold_1", data_dir=arguments.data_dir, split=f"{split}[:{count}]")
+        rows = add_truth(rows, arguments.data_dir, ["expression", "level", "action_units"])
+        parts[split] = (rows, load_frames(rows, config.class_names, config.image_size, HIDDEN, SHOWN))
+    rows, frames = parts["test"]
+    ends = np.cumsum([len(clip) for clip in rows["frames"]]).tolist()
+    clips = [frames.pixels[end - len(clip) : end] for end, clip in zip(ends, rows["frames"], strict=True)]
+    real = [sample for sample in read_samples(fetch(arguments.folder), [crop]) if sample.end_s]
+    return Data(parts["train"][1], clips, np.array(rows["label"]), real, crop)
+
+
+def measure(data: Data, config: STTConfig, augment: ClipAugment, recipe: FrameRecipe) -> dict[str, Any]:
+    """Train with an augmentation, and score rendered clips and real windows."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = pretrain_backbone(config, data.frames, folder, augment, recipe)
+    size, labels = config.image_size, data.labels
+    given = np.array([answer(model, clip, size).argmax() for clip in data.clips])
+    order = [config.class_names.index(label) for label in DFEW_CLASSES]
+    pictures = [torch.from_numpy(sample.crops[data.crop]).permute(0, 3, 1, 2) for sample in data.real]
+    return {
+        "rendered_uar": float(np.mean([(given[labels == k] == k).mean() for k in np.unique(labels)])),
+        "real_windows": summarize(data.real, [answer(model, picture, size)[order] for picture in pictures]),
+    }
+
+
 def main() -> None:
     """Train with all changes, with none, and with all but one; print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -45,48 +87,41 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/real_faces"))
     parser.add_argument("--num_clips", type=int, default=4000, help="training clips")
     parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--bf16", action="store_true")
-    parser.add_argument("--output", type=Path, help="JSON to write")
+    parser.add_argument("--output", type=Path, help="JSON to write, and to resume from")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    settings = yaml.safe_load(RECIPE.read_text())
-    config, photometry = STTConfig(**settings["model_config"]), settings["photometry"]
-    size, crop = config.image_size, FaceCrop(size=config.image_size)
-    real = read_samples(fetch(arguments.folder), [crop])
-    parts = {}
-    for split, count in (("train", arguments.num_clips), ("test", 700)):
-        rows = load_dataset("dfew", "fold_1", data_dir=arguments.data_dir, split=f"{split}[:{count}]")
-        rows = add_truth(rows, arguments.data_dir, ["expression", "level", "action_units"])
-        parts[split] = (rows, load_frames(rows, config.class_names, size, HIDDEN, SHOWN))
-    rows, frames = parts["test"]
-    ends = np.cumsum([len(clip) for clip in rows["frames"]]).tolist()
-    clips = [frames.pixels[end - len(clip) : end] for end, clip in zip(ends, rows["frames"], strict=True)]
-    labels = np.array(rows["label"])
+    recipe = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
+    config, photometry = STTConfig(**recipe["model_config"]), recipe["photometry"]
+    about = {"num_clips": arguments.num_clips, "epochs": arguments.epochs, "bf16": arguments.bf16}
+    about["photometry"] = photometry
+    runs: list[dict[str, Any]] = []
+    if arguments.output and arguments.output.is_file():
+        earlier = json.loads(arguments.output.read_text(encoding="utf-8"))
+        if any(earlier[name] != value for name, value in about.items()):
+            parser.error(f"{arguments.output} is of other settings than {about}: name another file")
+        runs = earlier["runs"]
+    data = read(arguments, config)
     variants = {"all": photometry, "none": {}}
     variants |= {f"without {name}": {k: v for k, v in photometry.items() if k != name} for name in photometry}
-    found: dict[str, Any] = {}
-    for name, changes in variants.items():
-        augment = ClipAugment(scale=(settings["smallest_crop"], 1.0), photometry=ClipPhotometry(**changes))
-        recipe = FrameRecipe(epochs=arguments.epochs, bf16=arguments.bf16)
-        with tempfile.TemporaryDirectory() as folder:
-            model = pretrain_backbone(config, parts["train"][1], folder, augment, recipe)
-        given = np.array([answer(model, clip, size).argmax() for clip in clips])
-        order = [config.class_names.index(label) for label in DFEW_CLASSES]
-        answers = [answer(model, torch.from_numpy(s.crops[crop]).permute(0, 3, 1, 2), size)[order] for s in real]
-        windows = [i for i, sample in enumerate(real) if sample.end_s]
-        found[name] = {
-            "rendered_uar": float(np.mean([(given[labels == k] == k).mean() for k in np.unique(labels)])),
-            "real_windows": summarize([real[i] for i in windows], [answers[i] for i in windows]),
-        }
-        row = found[name]["real_windows"]
-        recalls = ", ".join(f"{label} {recall:.2f}" for label, recall in row["recalls"].items())
-        print(
-            f"{name:20} rendered UAR {found[name]['rendered_uar']:.3f}, real WAR {row['war']:.2f} ({recalls})",
-            flush=True,
-        )
-        if arguments.output:
-            about = {"num_clips": arguments.num_clips, "epochs": arguments.epochs, "photometry": photometry}
-            write_results(arguments.output, about | {"runs": found, "environment": describe_environment()})
+    for seed in range(arguments.seeds):
+        for name, changes in variants.items():
+            row: dict[str, Any] = {"changes": name, "seed": seed}
+            if any(row.items() <= other.items() for other in runs):
+                continue
+            augment = ClipAugment(scale=(recipe["smallest_crop"], 1.0), photometry=ClipPhotometry(**changes))
+            frame_recipe = FrameRecipe(epochs=arguments.epochs, seed=seed, bf16=arguments.bf16)
+            runs.append(row | measure(data, config, augment, frame_recipe))
+            real = runs[-1]["real_windows"]
+            recalls = ", ".join(f"{label} {recall:.2f}" for label, recall in real["recalls"].items())
+            print(
+                f"{name:20} seed {seed}: rendered UAR {runs[-1]['rendered_uar']:.3f}, real WAR {real['war']:.2f} "
+                f"({recalls})",
+                flush=True,
+            )
+            if arguments.output:
+                write_results(arguments.output, about | {"runs": runs, "environment": describe_environment()})
 
 
 if __name__ == "__main__":
