@@ -47,7 +47,7 @@ def make_weights(arguments: Sequence[str]) -> None:
     config = STTConfig(**read_object("model_config", run.model_config))
 
     render(faces, own.people, config, args.seed, own.workers)
-    recipe = FrameRecipe(epochs=own.frame_epochs, seed=args.seed, bf16=args.bf16)
+    recipe = FrameRecipe(epochs=own.frame_epochs, style_mixing=0.5, averaging=0.999, seed=args.seed, bf16=args.bf16)
     pretrain(faces, backbone, config, run, recipe)
     options.append(f"--backbone_weights={backbone / WEIGHTS_FILE}")
     train([*options, *(["--resume_from_checkpoint=last"] if stt.is_dir() else [])])

@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from ..configuration_stt import STTConfig
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 WEIGHTS_FILE = "backbone.safetensors"
 ALIKE = 8  # frames, of different clips, that are augmented by one draw
+STYLE_STAGES = 2  # after the backbone's first stages, which hold colours and textures; later ones hold what is seen
 
 
 class Frames(NamedTuple):
@@ -55,6 +57,10 @@ class FrameRecipe:
         learning_rate: Highest rate of AdamW, after a warm-up; it falls to zero as a cosine.
         weight_decay: AdamW's.
         unit_weight: Weight of the action units' loss beside the classes'.
+        style_mixing: Share of steps, [0, 1], in which frames exchange their styles: mean and deviation of each channel
+            of the first stages' maps are mixed with those of another frame (MixStyle, arXiv 2104.02008), so that
+            colour, light and texture of a picture mean less.
+        averaging: Decay of the running mean of the weights, [0, 1), which is what is saved; 0 saves the last weights.
         seed: Of weights, order and augmentation.
         bf16: Compute in bfloat16, which is faster on CPUs and GPUs that have instructions for it.
 
@@ -67,6 +73,8 @@ class FrameRecipe:
     learning_rate: float = 1e-3
     weight_decay: float = 0.02
     unit_weight: float = 1.0
+    style_mixing: float = 0.0
+    averaging: float = 0.0
     seed: int = 42
     bf16: bool = False
 
@@ -77,6 +85,8 @@ class FrameRecipe:
                 f"Expected at least one epoch, a batch_size that is a multiple of {ALIKE} and a positive "
                 f"learning_rate, got {self}."
             )
+        if not 0 <= self.style_mixing <= 1 or not 0 <= self.averaging < 1:
+            raise ValueError(f"Expected style_mixing in [0, 1] and averaging in [0, 1), got {self}.")
 
 
 def load_frames(rows: Dataset, class_names: Sequence[str], size: int, hidden: float, shown: float) -> Frames:
@@ -137,6 +147,29 @@ class FrameModel(nn.Module):
         return outputs[:, : self.num_classes], outputs[:, self.num_classes :]
 
 
+def mix_styles(features: torch.Tensor) -> torch.Tensor:
+    """Give each map of `(N, C, h, w)` a mixture of its own style and that of another; see MixStyle, arXiv 2104.02008.
+
+    The style of a map is the mean and the standard deviation of each channel. Random by torch's generator.
+    """
+    deviation, mean = torch.std_mean(features.detach().float(), dim=(2, 3), keepdim=True)
+    share = torch.distributions.Beta(0.1, 0.1).sample((len(features), 1, 1, 1)).to(features.device)
+    other = torch.randperm(len(features))
+    normal = (features - mean) / (deviation + 1e-5)
+    mixed = share * deviation + (1 - share) * deviation[other], share * mean + (1 - share) * mean[other]
+    return (normal * mixed[0] + mixed[1]).to(features.dtype)
+
+
+def _hook_styles(backbone: nn.Module, share_of_steps: float) -> None:
+    """Mix styles after the first stages in a share of the training steps."""
+
+    def hook(module: nn.Module, arguments: Any, features: torch.Tensor) -> torch.Tensor | None:
+        return mix_styles(features) if module.training and torch.rand(()) < share_of_steps else None
+
+    for name in getattr(backbone, "stage_names", [])[:STYLE_STAGES] if share_of_steps else []:
+        getattr(backbone, name)[-1].register_forward_hook(hook)
+
+
 def pretrain_backbone(
     config: STTConfig,
     frames: Frames,
@@ -170,32 +203,40 @@ def pretrain_backbone(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(recipe.seed)
     model = FrameModel(config, frames.classes.shape[1], frames.units.shape[1]).to(device)
+    _hook_styles(model.backbone, recipe.style_mixing)
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.averaging), use_buffers=True)
     optimizer = torch.optim.AdamW(model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
     state_file = Path(output_dir) / "state.pt"
     Path(output_dir).mkdir(parents=True, exist_ok=True)
-    first = _resume(state_file, recipe, model, optimizer) if state_file.is_file() else 0
+    first = _resume(state_file, recipe, model, averaged, optimizer) if state_file.is_file() else 0
     for epoch in range(first, recipe.epochs):
-        loss = _train_epoch(model, optimizer, frames, augment, recipe, epoch, device)
+        loss = _train_epoch(model, averaged, optimizer, frames, augment, recipe, epoch, device)
         state = {"epoch": epoch + 1, "recipe": asdict(recipe), "model": model.state_dict()}
-        torch.save(state | {"optimizer": optimizer.state_dict()}, state_file)
-        scores = "" if held_out is None else f", held out: {_describe(model, held_out, device)}"
+        state |= {"averaged": averaged.state_dict(), "optimizer": optimizer.state_dict()}
+        torch.save(state, state_file)
+        scores = "" if held_out is None else f", held out: {_describe(averaged.module, held_out, device)}"
         logger.info("Frames, epoch %d of %d: loss %.3f%s", epoch + 1, recipe.epochs, loss, scores)
-    weights = {name: value.cpu().contiguous() for name, value in model.backbone.state_dict().items()}
+    final: FrameModel = averaged.module
+    weights = {name: value.cpu().contiguous() for name, value in final.backbone.state_dict().items()}
     save_file(weights, Path(output_dir) / WEIGHTS_FILE)
-    return model.eval()
+    return final.eval()
 
 
-def _resume(file: Path, recipe: FrameRecipe, model: FrameModel, optimizer: torch.optim.Optimizer) -> int:
+def _resume(
+    file: Path, recipe: FrameRecipe, model: FrameModel, averaged: AveragedModel, optimizer: torch.optim.Optimizer
+) -> int:
     state: dict[str, Any] = torch.load(file, weights_only=True)
     if state["recipe"] != asdict(recipe):
         raise ValueError(f"{file} is of a run with {state['recipe']}, not {asdict(recipe)}: name another folder.")
     model.load_state_dict(state["model"])
+    averaged.load_state_dict(state["averaged"])
     optimizer.load_state_dict(state["optimizer"])
     return int(state["epoch"])
 
 
 def _train_epoch(
     model: FrameModel,
+    averaged: AveragedModel,
     optimizer: torch.optim.Optimizer,
     frames: Frames,
     augment: ClipAugment,
@@ -206,6 +247,7 @@ def _train_epoch(
     """Train for one pass over the frames in random order; return the mean loss."""
     model.train()
     random = np.random.default_rng([recipe.seed, epoch])
+    torch.manual_seed(int(random.integers(2**63)))  # of the styles
     mean, deviation = frames.units.mean(0).to(device), frames.units.std(0).to(device) + 0.02
     steps = len(frames.pixels) // recipe.batch_size
     order = torch.from_numpy(random.permutation(len(frames.pixels)))[: steps * recipe.batch_size]
@@ -223,6 +265,7 @@ def _train_epoch(
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
+        averaged.update_parameters(model)
         total += loss.item()
     return total / steps
 
