@@ -43,7 +43,7 @@ def make_videos() -> None:
     """Write the two example videos."""
     VIDEOS.mkdir(exist_ok=True)
     write_video(VIDEOS / "two_people.mp4", render_film([LEFT, RIGHT], seconds=SECONDS, image_size=SIDE))
-    write_video(VIDEOS / "one_face.mp4", render_film([LEFT], seconds=SECONDS / 2, image_size=SIDE, margin=0.1))
+    write_video(VIDEOS / "one_face.mp4", render_film([LEFT], seconds=SECONDS / 2, image_size=SIDE, margin=-0.05))
 
 
 def make_timeline_pictures(model: str) -> None:
