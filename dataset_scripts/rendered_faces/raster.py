@@ -284,7 +284,8 @@ def shade(
                 pz = w0 * points[a, 2] + w1 * points[b, 2] + w2 * points[c, 2] - e[2]
                 red, green, blue, gloss, nx, ny, nz = _eye_at(px, py, pz, e, colors)
                 color, wraps = (red, green, blue), (np.float32(0.5), np.float32(0.5))
-                gloss, sharpness = gloss * surface[5], np.float32(90)
+                gloss, sharpness = gloss * surface[5], np.float32(300)
+                open_ *= np.float32(0.7)  # lids and lashes keep light away
             elif part == 4 or part == 5:
                 tone = np.float32(0.72 if abs(u - np.floor(u) - 0.5) > 0.43 else 1.0)  # gaps between the teeth
                 color = colors[2, 0] * tone, colors[2, 1] * tone, colors[2, 2] * tone

@@ -115,7 +115,11 @@ def paint_skin(traits: Traits, tone: Array, maps: Maps, rng: np.random.Generator
     across = np.abs(front.x)
     circles = bump(across - 0.3, 0.14) * bump(front.y - 7.12, 0.06) * front.front
     window.absorb(circles * rng.uniform(0, 0.3), (0.8, 1, 0.9))
-    window.absorb(front.lids * rng.uniform(0, 0.3), (0.8, 1, 1))
+    painted = traits.male < 0.5 and traits.age != "child" and rng.random() < 0.45
+    window.absorb(front.lids * (rng.uniform(0.4, 0.85) if painted else rng.uniform(0.05, 0.4)), (0.85, 1, 1))
+    # Eyes lie deep: from afar they are dark places of a face.
+    sockets = bump(across - 0.3, 0.17) * bump(front.y - 7.32, 0.09) * front.front
+    window.absorb(sockets * rng.uniform(0, 0.45), (0.8, 1, 1))
     if rng.random() < 0.15:
         spots = (
             (noise("fine", front.shape, maps.detail, rng) > 1.8) * bump(across - 0.3, 0.3) * bump(front.y - 7, 0.25)
