@@ -61,11 +61,13 @@ def draw_shape(traits: Traits, rng: np.random.Generator) -> Array:
     points = head.points.copy()
     for name, weight in _build_weights(traits, rng):
         head.builds.add_to(points, name, weight)
-    # Eyes of the base mesh are small and close together, compared with people's.
-    for shape, mean in (("eye-trans-out", 0.35), ("eye-scale-incr", 0.3)):
-        weight = rng.normal(mean, 0.2)
+    # Eyes of the base mesh are small and close together and its mouth is narrow, compared with people's: a network that
+    # learns from them takes resting eyes for wide ones, and a resting mouth for a stretched one.
+    for shape, mean, spread in (("eye-trans-out", 0.35, 0.2), ("eye-scale-incr", 0.55, 0.3)):
+        weight = rng.normal(mean, spread)
         for side in "lr":
             head.shapes.add_to(points, f"eyes/{side}-{shape}", weight)
+    head.shapes.add_to(points, "mouth/mouth-scale-horiz-incr", rng.normal(0.6, 0.5))
     spread = rng.uniform(0.1, 0.3)
     for alternatives in shape_groups():
         if rng.random() >= 0.55:
@@ -107,10 +109,11 @@ def draw_rest(rng: np.random.Generator) -> dict[str, float]:
         "browInnerUp": max(0, rng.normal(0, 0.25)),
         "browOuterUp": max(0, rng.normal(0, 0.25)),
         "eyeBlink": max(0, rng.normal(0.02, 0.11)),
-        "eyeWide": max(0, rng.normal(0, 0.25)),
+        "eyeWide": max(0, rng.normal(0.1, 0.3)),
         "eyeSquint": max(0, rng.normal(0, 0.28)),
-        "mouthFrown": max(0, rng.normal(-0.05, 0.28)),
+        "mouthFrown": max(0, rng.normal(-0.1, 0.25)),
         "mouthSmile": max(0, rng.normal(0.05, 0.16)),
+        "mouthStretch": max(0, rng.normal(0, 0.2)),
         "mouthPress": max(0, rng.normal(-0.05, 0.16)),
         "mouthShrugLower": max(0, rng.normal(-0.05, 0.2)),
         "mouthRollLower": max(0, rng.normal(-0.1, 0.2)),
