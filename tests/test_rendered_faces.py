@@ -29,7 +29,7 @@ from dataset_scripts.rendered_faces import (
 from dataset_scripts.rendered_faces.actions import ACTION_UNITS, CLASS_NAMES, EXPRESSIONS, draw_apex, sides_of
 from dataset_scripts.rendered_faces.clips import action_unit_intensities
 from dataset_scripts.rendered_faces.head import load_head
-from dataset_scripts.rendered_faces.identity import draw_rest
+from dataset_scripts.rendered_faces.identity import draw_rest, draw_shape, draw_traits
 from dataset_scripts.rendered_faces.motion import HIDDEN, SHOWN, draw_motion, shown_level
 from dataset_scripts.rendered_faces.truth import read_facts, read_series
 from dataset_scripts.rendered_faces.world import MARGIN, REFERENCE_POINTS, place_crop
@@ -259,6 +259,19 @@ def test_people_differ():
     ]
     assert len({clip.frames.tobytes() for clip in faces}) == 6
     assert len({clip.person.points.tobytes() for clip in faces}) == 6
+
+
+def test_mouths_are_as_wide_as_those_of_people():
+    """In eye distances; four people measured 0.78 to 0.91 by a detector, renders with narrow mouths 0.81 ± 0.03."""
+    head, found = load_head(), []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        points = draw_shape(draw_traits(rng), rng)
+        eyes = [points[eye].mean(axis=0) for eye in (head.left_eye, head.right_eye)]
+        width = np.linalg.norm(points[head.left_mouth] - points[head.right_mouth])
+        found.append(width / np.linalg.norm(eyes[0] - eyes[1]))
+    assert 0.77 < np.mean(found) < 0.88
+    assert np.std(found) > 0.05
 
 
 def test_crops_are_cut_as_the_timeline_cuts_them():

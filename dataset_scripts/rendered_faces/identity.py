@@ -61,8 +61,8 @@ def draw_shape(traits: Traits, rng: np.random.Generator) -> Array:
     points = head.points.copy()
     for name, weight in _build_weights(traits, rng):
         head.builds.add_to(points, name, weight)
-    # Eyes of the base mesh are small and close together and its mouth is narrow, compared with people's: a network that
-    # learns from them takes resting eyes for wide ones, and a resting mouth for a stretched one.
+    # Eyes of the base mesh are small and close together and its mouth is narrow, compared with people's: a network
+    # that learns from them takes resting eyes for wide ones, and a resting mouth for a stretched one.
     for shape, mean, spread in (("eye-trans-out", 0.35, 0.2), ("eye-scale-incr", 0.55, 0.3)):
         weight = rng.normal(mean, spread)
         for side in "lr":
