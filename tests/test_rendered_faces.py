@@ -185,7 +185,7 @@ def test_most_neutral_faces_talk_and_no_resting_face_is_like_another():
     rests = [draw_rest(np.random.default_rng(seed)) for seed in range(200)]
     for action in ("browDown", "browInnerUp", "mouthFrown", "eyeSquint"):
         weights = [rest.get(action, 0) for rest in rests]
-        assert np.quantile(weights, 0.95) > 0.3, f"some people's {action} looks like an expression at rest"
+        assert np.quantile(weights, 0.95) > 0.2, f"some people's {action} looks like an expression at rest"
         assert np.median(weights) < 0.2
 
 
