@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -214,9 +214,10 @@ def pretrain_backbone(
         state = {"epoch": epoch + 1, "recipe": asdict(recipe), "model": model.state_dict()}
         state |= {"averaged": averaged.state_dict(), "optimizer": optimizer.state_dict()}
         torch.save(state, state_file)
-        scores = "" if held_out is None else f", held out: {_describe(averaged.module, held_out, device)}"
+        final = cast(FrameModel, averaged.module)
+        scores = "" if held_out is None else f", held out: {_describe(final, held_out, device)}"
         logger.info("Frames, epoch %d of %d: loss %.3f%s", epoch + 1, recipe.epochs, loss, scores)
-    final: FrameModel = averaged.module
+    final = cast(FrameModel, averaged.module)
     weights = {name: value.cpu().contiguous() for name, value in final.backbone.state_dict().items()}
     save_file(weights, Path(output_dir) / WEIGHTS_FILE)
     return final.eval()

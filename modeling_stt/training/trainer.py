@@ -161,8 +161,9 @@ class STTTrainer(Trainer):
         if num_items_in_batch is not None and labels.ndim == 2:
             # transformers has counted all numbers of every clip with soft labels.
             num_items_in_batch = num_items_in_batch / labels.shape[1]
-        logits, features = outputs.logits, outputs.pooler_output
-        assert logits is not None and features is not None and self.model is not None
+        assert outputs.logits is not None and outputs.pooler_output is not None and self.model is not None
+        logits: torch.Tensor = outputs.logits
+        features: torch.Tensor = outputs.pooler_output
         image_loss: torch.Tensor | float = 0.0
         if self.images is not None and self.model.training:
             assert num_items_in_batch is not None  # transformers counts the labels of all training batches
