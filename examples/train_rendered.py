@@ -38,7 +38,7 @@ def make_weights(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, required=True, help="folder to write, or to resume in")
     parser.add_argument("--people", type=int, default=2000, help=f"people, of {CLIPS_PER_PERSON} clips each")
-    parser.add_argument("--frame_epochs", type=int, default=3, help="passes over the single frames")
+    parser.add_argument("--frame_epochs", type=int, default=8, help="passes over the single frames")
     parser.add_argument("--workers", type=int, help="processes that render (default: all cores)")
     own, rest = parser.parse_known_args(arguments)
     faces, backbone, stt = (own.output_dir / name for name in ("faces", "backbone", "stt"))
