@@ -36,7 +36,7 @@ FACES: dict[str, Any] = {
     "num_frames": 24,
     "frames_per_second": 12,
     "image_size": 80,
-    "margin": -0.05,  # as the faces were cut that the shipped weights learned from
+    "margin": pretrained.face_crop()["margin"],  # of the shipped weights, which are fine-tuned on them
     "balance": "equal",
     "order_only": True,
     "plain": True,

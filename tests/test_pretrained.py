@@ -43,7 +43,7 @@ def test_smiling_and_resting_people_whom_the_weights_have_not_seen_are_told_apar
                 num_frames=8,
                 image_size=96,
                 frames_per_second=4,
-                margin=processor.face_crop["margin"],
+                margin=pretrained.face_crop()["margin"],
                 full=True,
             ).frames
             with torch.inference_mode():

@@ -1,6 +1,8 @@
 """The weights that the package ships: `stt_rendered`, trained on rendered faces alone (see its README.md)."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 DEFAULT = "stt_rendered"
 
@@ -16,3 +18,13 @@ def folder(name: str = DEFAULT) -> Path:
     if name not in known:
         raise FileNotFoundError(f"The package ships no weights called {name!r}, only {', '.join(known) or 'none'}.")
     return here / name
+
+
+def face_crop(name: str = DEFAULT) -> dict[str, Any]:
+    """How the faces were cut that the weights learned from, for `FaceCrop.from_dict`.
+
+    Raises:
+        FileNotFoundError: For weights that the package does not ship.
+    """
+    settings = json.loads((folder(name) / "video_preprocessor_config.json").read_text(encoding="utf-8"))
+    return dict(settings["face_crop"])
