@@ -22,7 +22,7 @@ $(INSTALLED): setup.py
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py --output_dir demo
 
-# Makes the weights of modeling_stt/pretrained again, in an hour or two on two cores (an estimate); resumes if interrupted.
+# Makes weights like those of modeling_stt/pretrained, in about an hour on two cores (an estimate); resumes if interrupted.
 weights: $(INSTALLED)
 	$(BIN)/python examples/train_rendered.py --output_dir runs/rendered --bf16 True --use_cpu True
 
