@@ -75,7 +75,7 @@ def draw_frames(width: int, height: int, num_frames: int, face: int) -> Iterator
     for n in range(num_frames):
         if n % 100 == 0:
             label = CLASS_NAMES[n // 100 % len(CLASS_NAMES)]
-            clip = render_clip(label, identity_seed=1, clip_seed=n, num_frames=100, image_size=face).frames
+            clip = render_clip(label, identity_seed=1, clip_seed=n, num_frames=100, image_size=face, plain=True).frames
         x = int((width - face) * (0.5 + 0.4 * np.sin(n / 60)))
         y = int((height - face) * (0.5 + 0.4 * np.cos(n / 45)))
         frame = room.copy()
