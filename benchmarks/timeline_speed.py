@@ -93,7 +93,8 @@ def measure_speed(video: Path, seconds: int) -> list[dict[str, Any]]:
         began = time.perf_counter()
         states = [row.state for row in reader(video)]
         elapsed = time.perf_counter() - began
-        assert set(states) == {"face"} and len(states) == seconds - 1
+        # Where one clip follows another the face may jump too far to be the same person's.
+        assert set(states) <= {"face", "lost"} and states.count("face") >= seconds - 1
         row = {"model": name, "detect_fps": detect_fps, "num_threads": num_threads}
         rows.append(row | {"times_real_time": seconds / elapsed})
         looked = f"faces searched for in {detect_fps or 'all'} frames a second, {num_threads} threads"
