@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import yaml
+from kept_runs import is_done, read_runs
 from real_faces import DFEW_CLASSES, Sample, fetch, read_samples, summarize
 from torch.nn import functional as F
 
@@ -94,21 +95,19 @@ def main() -> None:
     torch.set_num_threads(1)
     recipe = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
     config, photometry = STTConfig(**recipe["model_config"]), recipe["photometry"]
-    about = {"num_clips": arguments.num_clips, "epochs": arguments.epochs, "bf16": arguments.bf16}
-    about["photometry"] = photometry
-    runs: list[dict[str, Any]] = []
-    if arguments.output and arguments.output.is_file():
-        earlier = json.loads(arguments.output.read_text(encoding="utf-8"))
-        if any(earlier[name] != value for name, value in about.items()):
-            parser.error(f"{arguments.output} is of other settings than {about}: name another file")
-        runs = earlier["runs"]
+    settings = {"num_clips": arguments.num_clips, "epochs": arguments.epochs, "bf16": arguments.bf16}
+    settings["photometry"] = photometry
+    try:
+        runs = read_runs(arguments.output, settings)
+    except ValueError as error:
+        parser.error(str(error))
     data = read(arguments, config)
     variants = {"all": photometry, "none": {}}
     variants |= {f"without {name}": {k: v for k, v in photometry.items() if k != name} for name in photometry}
     for seed in range(arguments.seeds):
         for name, changes in variants.items():
             row: dict[str, Any] = {"changes": name, "seed": seed}
-            if any(row.items() <= other.items() for other in runs):
+            if is_done(row, runs):
                 continue
             augment = ClipAugment(scale=(recipe["smallest_crop"], 1.0), photometry=ClipPhotometry(**changes))
             frame_recipe = FrameRecipe(epochs=arguments.epochs, seed=seed, bf16=arguments.bf16)
@@ -121,7 +120,8 @@ def main() -> None:
                 flush=True,
             )
             if arguments.output:
-                write_results(arguments.output, about | {"runs": runs, "environment": describe_environment()})
+                found = {"settings": settings, "runs": runs, "environment": describe_environment()}
+                write_results(arguments.output, found)
 
 
 if __name__ == "__main__":

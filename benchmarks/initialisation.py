@@ -12,7 +12,6 @@ Runs that `--output` has already are kept, so that the same command resumes afte
 """
 
 import argparse
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from kept_runs import is_done, read_runs
 from torch import nn
 from tqdm import tqdm
 
@@ -131,7 +131,7 @@ def measure(
         for width in arguments.widths:
             for initialisation in arguments.initialisations:
                 row: dict[str, Any] = {"width": width, "initialisation": initialisation, "seed": seed}
-                if any(row.items() <= other.items() for other in done):
+                if is_done(row, done):
                     continue
                 model = build(width, initialisation, seed, num_classes)
                 row["share"] = propagate(model, some.float() / 255)
@@ -154,12 +154,10 @@ def main() -> None:
     torch.set_num_threads(1)
     kept = ("steps", "num_clips", "learning_rate", "bf16")
     settings = {name: value for name, value in vars(arguments).items() if name in kept}
-    rows: list[dict[str, Any]] = []
-    if arguments.output and arguments.output.is_file():
-        earlier = json.loads(arguments.output.read_text(encoding="utf-8"))
-        if earlier["settings"] != settings:
-            parser.error(f"{arguments.output} is of {earlier['settings']}, not {settings}: name another file")
-        rows = earlier["runs"]
+    try:
+        rows = read_runs(arguments.output, settings)
+    except ValueError as error:
+        parser.error(str(error))
     data = {
         "train": read(arguments.data_dir, "train", arguments.num_clips),
         "test": read(arguments.data_dir, "test", 700),
