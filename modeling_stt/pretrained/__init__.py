@@ -21,7 +21,7 @@ def folder(name: str = DEFAULT) -> Path:
 
 
 def face_crop(name: str = DEFAULT) -> dict[str, Any]:
-    """How the faces were cut that the weights learned from, for `FaceCrop.from_dict`.
+    """Give the cut of the faces that the weights learned from, for `FaceCrop.from_dict`.
 
     Raises:
         FileNotFoundError: For weights that the package does not ship.

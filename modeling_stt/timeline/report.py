@@ -151,7 +151,7 @@ def write_index(
 
 
 def _index_entry(video: str, made: Files, summaries: Sequence[TrackSummary], error: str) -> list[str]:
-    """What the index says of one video."""
+    """Describe one video."""
 
     def link(file: Path | None, text: str) -> str:
         return f'<a href="{quote(file.name)}">{text}</a>' if file is not None and file.is_file() else ""
