@@ -298,7 +298,7 @@ class _Part:
     Attributes:
         rows: Its rows, once all are written.
         unfinished: Its rows while it is read.
-        error: Why there are no rows, or not all.
+        error: Reason for missing rows.
         stamp: The stamp of the video's file when it was read.
     """
 
