@@ -190,6 +190,8 @@ class STTVideoProcessor(BaseVideoProcessor):
             OSError: For a folder or name without an image processor.
         """
         own = AutoImageProcessor.from_pretrained(name)
+        if timm := getattr(own, "data_config", None):
+            return cls(**(_timm_settings(timm) | settings))
         size = own.crop_size if getattr(own, "do_center_crop", False) else own.size
         side = size.get("height") or size.get("shortest_edge")
         found = {
@@ -312,6 +314,18 @@ class STTVideoProcessor(BaseVideoProcessor):
                 "do_resize on, or process them one by one."
             )
         return BatchFeature(data={"pixel_values": clips}, tensor_type=return_tensors)
+
+
+def _timm_settings(data: dict[str, Any]) -> dict[str, Any]:
+    """Settings of the processor from those of timm's transforms."""
+    _, height, width = data["input_size"]
+    return {
+        "size": {"height": height, "width": width},
+        "resample": PILImageResampling[data["interpolation"].upper()],
+        "do_normalize": True,
+        "image_mean": data["mean"],
+        "image_std": data["std"],
+    }
 
 
 def _warn_of_squeezing(video: torch.Tensor, size: Any) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.export import Dim
 from torch.testing import assert_close
 from transformers import (
@@ -12,10 +13,12 @@ from transformers import (
     AutoModel,
     CLIPConfig,
     CLIPImageProcessor,
+    TimmWrapperConfig,
     ViTImageProcessor,
 )
+from transformers.image_utils import PILImageResampling
 
-from helpers.encoders import ENCODERS, VIT
+from helpers.encoders import ENCODERS, TIMM_VIT, VIT
 from helpers.models import TINY_MODEL
 from helpers.pages import skip_without_exporters
 from modeling_stt import STTConfig, STTForVideoClassification, STTModel, STTVideoProcessor
@@ -173,6 +176,21 @@ def test_pretrained_weights_are_loaded_whole_or_not_at_all(name: str, tmp_path: 
     assert_close(dict(other.state_dict()), before)
 
 
+@pytest.mark.parametrize("name", ["DINOv2", "CLIP"])
+def test_a_file_that_lacks_a_layer_is_not_filled_with_random_weights(name: str, tmp_path: Path) -> None:
+    config = ENCODERS[name][0]
+    if name == "CLIP":  # a pair's file has a prefix before the names of the vision tower
+        text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+        config = CLIPConfig(text_config=text, vision_config=config.to_dict())
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    weights = {key: value for key, value in load_file(file).items() if "vision_model" in key or name == "DINOv2"}
+    lost = [key for key in weights if "layer.1." in key or "layers.1." in key]
+    save_file({key: weights[key] for key in weights if key not in lost}, file, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=rf"nothing was loaded\. Missing: .* and {len(lost) - 4} more"):
+        load_backbone_weights(make_model(name), tmp_path)
+
+
 def test_the_vision_tower_of_a_pair_is_taken(tmp_path: Path) -> None:
     pair = CLIPConfig(
         text_config={"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}, vision_config=VIT
@@ -198,6 +216,18 @@ def test_the_processor_takes_size_mean_and_spread_from_the_encoders_own(tmp_path
     assert list(clip_processor.image_mean) == pytest.approx([0.4815, 0.4578, 0.4082], abs=1e-4)
     clip = torch.randint(0, 256, (20, 3, 50, 60), dtype=torch.uint8)
     assert clip_processor(clip, return_tensors="pt")["pixel_values"].shape == (1, 16, 3, 36, 36)
+
+
+def test_the_processor_takes_them_from_timms_configuration_too(tmp_path: Path) -> None:
+    """timm's models come without a file of the image processor: their config.json has the values."""
+    pytest.importorskip("timm")
+    values = {"input_size": [3, 48, 40], "mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic"}
+    config = TimmWrapperConfig(architecture="vit_tiny_patch16_224", model_args=TIMM_VIT, pretrained_cfg=values)
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    processor = STTVideoProcessor.from_encoder(tmp_path)
+    assert dict(processor.size) == {"height": 48, "width": 40}
+    assert (list(processor.image_mean), list(processor.image_std)) == ([0.5] * 3, [0.25] * 3)
+    assert (processor.do_normalize, processor.resample) == (True, PILImageResampling.BICUBIC)
 
 
 @pytest.mark.parametrize(

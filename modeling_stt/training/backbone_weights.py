@@ -93,10 +93,14 @@ def load_backbone_weights(model: nn.Module, source: str | os.PathLike) -> Backbo
 
 def _load_encoder(backbone: STTFrameEncoder, source: str) -> BackboneReport:
     """Load a folder or name on the Hub of a vision model of transformers, whole or not at all."""
-    pretrained = AutoModel.from_pretrained(source, dtype=torch.float32)
-    found = getattr(pretrained, "vision_model", pretrained).state_dict()  # of CLIP and SigLIP, the vision tower
+    pretrained, loading = AutoModel.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+    tower = "vision_model" if hasattr(pretrained, "vision_model") else ""  # of CLIP and SigLIP
+    # What the files lack, transformers fills with random weights.
+    random = {key.removeprefix(f"{tower}.") for key in loading["missing_keys"]}
+    random -= set(backbone.config.encoder_output(*[backbone.config.image_size] * 2).unused)
+    found = pretrained.get_submodule(tower).state_dict()
     wanted = backbone.encoder.state_dict()
-    missing = [key for key in wanted if key not in found]
+    missing = [key for key in wanted if key not in found or key in random]
     unlike = [
         f"{key} {tuple(found[key].shape)} for {tuple(wanted[key].shape)}"
         for key in wanted
