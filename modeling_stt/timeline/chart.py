@@ -6,7 +6,7 @@ that the rows account for. Only if there are more windows than columns are neigh
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -48,9 +48,9 @@ def draw_timeline(
 
     There is a panel for each track, in the order in which they appear: the scores stacked to 1, below them the
     segments, above them pictures of the face if rows have them (`Timeline(thumbnails=True)`). Unscored time is grey
-    and labelled with its state; time without rows stays white. Of more than eight tracks the longest are drawn. More
-    than 360 windows are drawn as columns of several: the mean of their scores, or the state that most of them have;
-    their segments are smoothed over three columns. The chart states both reductions.
+    with the hatch and the name of its state; time without rows stays white. Of more than eight tracks the longest are
+    drawn. More than 360 windows are drawn as columns of several: the mean of their scores, or the state that most of
+    them have; their segments are smoothed over three columns. The chart states both reductions and the smoothing.
 
     Args:
         rows: Of one video, in any order.
@@ -82,9 +82,12 @@ def draw_timeline(
     if size > 1:
         rows = _averaged(rows, spans, size)
         spans = {(row.start_s, row.end_s): (row.start_s, row.end_s) for row in rows}
+    if smooth_s > 0:
+        note = f"{note} · " * bool(note) + f"answers smoothed over {smooth_s:.3g} s"
     unscored = [part for part in segments(rows, 0) if not part.is_label and part.name != UNSURE]
     with readable(title, note or "", *class_names):
         chart = _Chart(rows, class_names, spans, title, note, max(1, len(tracks)))
+        chart.draw_legend({part.name for part in (*parts, *unscored) if part.track in (None, *tracks)})
         for number, track in enumerate(tracks or [None]):
             own = [row for row in rows if row.track == track]
             seen, grey = ([part for part in each if part.track in (track, None)] for each in (parts, unscored))
@@ -164,14 +167,12 @@ class _Chart:
         self.thumbnail = THUMBNAIL if any(row.thumbnail is not None for row in rows) else 0.0
         self.num_panels = num_panels
         self.panel = self.thumbnail + SCORES + BAND
-        states = [state for state in STATE_HATCHES if any(row.state == state for row in rows)]
         self.top = 0.15 + LINE * (title.count("\n") + 1 + (note is not None))
         height = self.top + num_panels * (self.panel + PANEL_GAP) + AXIS + LINE
         self.page = Page(FIGURE_WIDTH, height)
         self.page.write(LEFT, 0.1, title)
         if note is not None:
             self.page.write(LEFT, self.top - LINE, note, fontsize=8)
-        self._draw_legend(states)
 
     @property
     def inches_per_second(self) -> float:
@@ -191,21 +192,24 @@ class _Chart:
         self._draw_scores(axes, [row for row in rows if row.scores is not None])
         band = self._axes(top + self.thumbnail + SCORES, BAND)
         band.set(ylim=(0, 1), yticks=())
+        band.set_ylabel("answer", fontsize=8, rotation=0, ha="right", va="center")
         for label, color in self.colors.items():
             self._draw_stretches(band, [part for part in parts if part.is_label and part.name == label], color)
         for state, hatch in STATE_HATCHES.items():
             style: dict[str, Any] = {"hatch": hatch, "edgecolor": STATE_EDGE, "linewidth": 0}
             grey = [part for part in unscored if part.name == state]
             self._draw_stretches(axes, grey, STATE_COLOR, names=False, **style)
-            self._draw_stretches(band, [p for p in parts if not p.is_label and p.name == state], STATE_COLOR)
+            self._draw_stretches(band, [p for p in parts if not p.is_label and p.name == state], STATE_COLOR, **style)
         if number == self.num_panels - 1:
             self._draw_time_axis(band)
         else:
             band.tick_params(labelbottom=False)
 
-    def _draw_legend(self, states: Sequence[str]) -> None:
+    def draw_legend(self, shown: Container[str]) -> None:
+        """List all classes, and those of the states that are shown."""
         from matplotlib.patches import Patch
 
+        states = [state for state in STATE_HATCHES if state in shown]
         handles = [Patch(facecolor=color, label=literal(name)) for name, color in self.colors.items()]
         style: dict[str, Any] = {"facecolor": STATE_COLOR, "edgecolor": STATE_EDGE}
         handles += [Patch(hatch=STATE_HATCHES[state], label=state, **style) for state in states]
@@ -255,8 +259,10 @@ class _Chart:
         for (start_s, width_s), part in zip(places, parts, strict=True):
             if names and len(part.name) * LETTER < width_s * self.inches_per_second:
                 ink = ink_on(color)
-                style = {"ha": "center", "va": "center_baseline", "fontsize": 8, "color": ink}
-                axes.text(start_s + width_s / 2, 0.5, literal(part.name), **style)
+                # The box keeps hatches away from the name.
+                box = {"facecolor": color, "linewidth": 0, "pad": 1.5}
+                text: dict[str, Any] = {"ha": "center", "va": "center_baseline", "fontsize": 8, "color": ink}
+                axes.text(start_s + width_s / 2, 0.5, literal(part.name), bbox=box, **text)
 
     def _draw_thumbnails(self, axes: "Axes", rows: Sequence[Row]) -> None:
         """As many as fit beside each other, each at the middle of its window."""
@@ -281,7 +287,8 @@ class _Chart:
         axes.xaxis.set_major_locator(MultipleLocator(step_s))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda s, _: _clock(s) if in_minutes else f"{s:g}"))
         axes.tick_params(labelsize=8)
-        axes.set_xlabel("time in the video " + ("(h:min:s)" if in_minutes else "(seconds)"), fontsize=9)
+        unit = "seconds" if not in_minutes else "min:s" if self.end_s < 3600 else "h:min:s"
+        axes.set_xlabel(f"time in the video ({unit})", fontsize=9)
 
 
 def _clock(time_s: float) -> str:

@@ -110,6 +110,32 @@ def test_states_are_grey_hatched_and_named_and_gaps_stay_white():
     assert {text.get_text() for text in figure.legends[0].get_texts()} == {*NAMES, *hatches}
 
 
+def test_states_look_the_same_in_the_band_as_in_the_legend():
+    unsure = replace(row(2, (0.4, 0.35, 0.25)), state="unsure", label=None)
+    figure = draw_timeline([row(0, (0.6, 0.3, 0.1)), unsure, row(4, state="lost")], NAMES)
+    [(_, band)] = panels(figure)
+    legend = {patch.get_label(): patch.get_hatch() for patch in figure.legends[0].get_patches()}
+    assert {c.get_label(): c.get_hatch() for c in band.collections} == {name: legend[name] for name in texts(band)}
+    assert all(legend[state] for state in ("unsure", "lost"))
+
+
+def test_the_legend_has_no_state_that_smoothing_removed_and_the_note_says_that_answers_are_smoothed():
+    unsure = replace(row(2, (0.5, 0.3, 0.2)), state="unsure", label=None)
+    rows = [row(0, (0.9, 0.1, 0)), row(1, (0.9, 0.1, 0)), unsure, row(3, (0.9, 0.1, 0)), row(4, (0.9, 0.1, 0))]
+    for smooth_s, states, notes in ((0.0, {"unsure"}, ["model x"]), (2.0, set(), ["answers smoothed over 2 s"])):
+        figure = draw_timeline(rows, NAMES, note="model x" if not smooth_s else None, smooth_s=smooth_s)
+        assert {text.get_text() for text in figure.legends[0].get_texts()} == {*NAMES, *states}
+        assert [text.get_text() for text in figure.texts[1:]] == notes
+    figure = draw_timeline(rows, NAMES, note="model x", smooth_s=2.0)
+    assert figure.texts[1].get_text() == "model x · answers smoothed over 2 s"
+
+
+@pytest.mark.parametrize(("end_s", "unit"), [(100, "seconds"), (200, "min:s"), (4000, "h:min:s")])
+def test_the_unit_of_the_time_axis_is_that_of_its_ticks(end_s, unit):
+    [(_, band)] = panels(draw_timeline([row(0, (1, 0, 0), end_s=end_s)], NAMES))
+    assert band.get_xlabel() == f"time in the video ({unit})"
+
+
 def test_panels_are_tracks_in_the_order_of_their_appearance():
     rows = [
         row(5, (1, 0, 0), track=2),
