@@ -11,13 +11,14 @@ training shows large effects only. Runs that `--output` has already are kept: th
 import argparse
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import yaml
-from kept_runs import is_done, read_runs
+from kept_runs import Run, is_done, read_runs, spread
 from real_faces import DFEW_CLASSES, Sample, fetch, read_samples, summarize
 from torch.nn import functional as F
 
@@ -32,6 +33,13 @@ from modeling_stt.training.environment import describe_environment
 from modeling_stt.training.frames import FrameModel, FrameRecipe, Frames, load_frames, pretrain_backbone
 from modeling_stt.training.results import write_results
 
+SCORES: dict[str, Callable[[Run], float]] = {
+    "rendered_uar": lambda run: run["rendered_uar"],
+    "real_war": lambda run: run["real_windows"]["war"],
+    "real_happy": lambda run: run["real_windows"]["recalls"]["happy"],
+    "real_neutral": lambda run: run["real_windows"]["recalls"]["neutral"],
+    "neutral_called_angry_or_sad": lambda run: run["real_windows"]["neutral_called_angry_or_sad"],
+}
 RECIPE = Path(__file__).parents[1] / "examples" / "recipes" / "rendered.yaml"
 
 
@@ -81,6 +89,22 @@ def measure(data: Data, config: STTConfig, augment: ClipAugment, recipe: FrameRe
     }
 
 
+def summarize_runs(runs: list[Run]) -> list[dict[str, Any]]:
+    """Mean and deviation of each set of changes over the seeds, and of the differences to "all" with the same seed."""
+    groups: dict[str, dict[int, Run]] = {}
+    for run in runs:
+        groups.setdefault(run["changes"], {})[run["seed"]] = run
+    rows = []
+    for name, by_seed in groups.items():
+        row: dict[str, Any] = {"changes": name, "seeds": len(by_seed)}
+        for score, read_score in SCORES.items():
+            row[score] = spread([read_score(run) for run in by_seed.values()])
+            both = by_seed.keys() & groups.get("all", {}).keys()
+            row[f"{score}_less_all"] = spread([read_score(by_seed[s]) - read_score(groups["all"][s]) for s in both])
+        rows.append(row)
+    return rows
+
+
 def main() -> None:
     """Train with all changes, with none, and with all but one; print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -120,8 +144,8 @@ def main() -> None:
                 flush=True,
             )
             if arguments.output:
-                found = {"settings": settings, "runs": runs, "environment": describe_environment()}
-                write_results(arguments.output, found)
+                found = {"settings": settings, "summary": summarize_runs(runs), "runs": runs}
+                write_results(arguments.output, found | {"environment": describe_environment()})
 
 
 if __name__ == "__main__":

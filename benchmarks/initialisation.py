@@ -1,14 +1,19 @@
 """Initialisation: the share of the clips' differences that survives the first pass, and training from there.
 
     python benchmarks/initialisation.py --data_dir RENDERED --output benchmarks/results/initialisation.json
+    python benchmarks/initialisation.py --data_dir RENDERED --output benchmarks/results/initialisation.json \
+        --widths 512 --optimizer sgd --learning_rate 0.01
 
 RENDERED is a tree of `python -m dataset_scripts.rendered_faces`. Three initialisations of the linear layers are
 compared at several widths: a standard deviation of 0.02 at every width (the authors' code), the same scaled to the
-width, 0.02 · √(512 / width), and 1 / √fan-in, which keeps the variance of a layer's inputs (what the model does).
+width, 0.02 · √(512 / width), and 1 / √fan-in, which keeps the variance of a layer's inputs. At 512, the first two are
+the same, and one is run.
 
 *Share*: of the squared length of the class token after each block, and of the feature, the part that differs between
 clips. *Training*: small models on the same clips, the same order and the same steps; accuracy on held-out people.
-Runs that `--output` has already are kept, so that the same command resumes after an interruption.
+AdamW has 50 steps of warm-up and clips gradients; SGD has neither, as in the recipe of the full model (momentum 0.9,
+weight decay 1e-4). Runs that `--output` has already are kept: the same command resumes after an interruption, and
+other widths, optimisers, rates and steps are added.
 """
 
 import argparse
@@ -20,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from kept_runs import is_done, read_runs
+from kept_runs import Run, is_done, read_runs, spread
 from torch import nn
 from tqdm import tqdm
 
@@ -31,7 +36,8 @@ from modeling_stt.training.environment import describe_environment
 from modeling_stt.training.results import write_results
 
 INITIALISATIONS = ("fixed", "scaled", "fan_in")
-SIZE, NUM_FRAMES = 48, 8
+SIZE, NUM_FRAMES = 48, 4
+KEYS = ("width", "optimizer", "learning_rate", "steps", "initialisation")
 
 
 def build(width: int, initialisation: str, seed: int, num_classes: int) -> STTForVideoClassification:
@@ -79,33 +85,39 @@ def batches(clips: torch.Tensor, labels: torch.Tensor, size: int, steps: int, se
         yield (pixels.flip(-1) if random.random() < 0.5 else pixels), labels[chosen]
 
 
+def make_optimizer(model: nn.Module, name: str, rate: float) -> torch.optim.Optimizer:
+    """AdamW, or the SGD of the full model's recipe."""
+    if name == "sgd":
+        return torch.optim.SGD(model.parameters(), rate, momentum=0.9, weight_decay=1e-4)
+    return torch.optim.AdamW(model.parameters(), rate, weight_decay=0.05)
+
+
 def train(
-    model: STTForVideoClassification,
-    data: dict[str, tuple[torch.Tensor, torch.Tensor]],
-    steps: int,
-    seed: int,
-    rate: float,
-    bf16: bool,
+    model: STTForVideoClassification, data: dict[str, tuple[torch.Tensor, torch.Tensor]], run: Run, bf16: bool
 ) -> dict[str, float]:
-    """Train for some steps; the mean loss of the last tenth, and the accuracy on the held-out clips."""
-    optimizer = torch.optim.AdamW(model.parameters(), rate, weight_decay=0.05)
+    """Train for some steps; mean losses of the first and the last tenth, and the accuracy on the held-out clips."""
+    steps, rate, warm = run["steps"], run["learning_rate"], run["optimizer"] == "adamw"
+    optimizer = make_optimizer(model, run["optimizer"], rate)
     losses = []
     model.train()
-    for step, (pixels, labels) in enumerate(batches(*data["train"], size=16, steps=steps, seed=seed)):
+    for step, (pixels, labels) in enumerate(batches(*data["train"], size=16, steps=steps, seed=run["seed"])):
         for group in optimizer.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / 50)
+            group["lr"] = rate * min(1.0, (step + 1) / 50) if warm else rate
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             loss = model(pixels, labels=labels).loss
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        if warm:
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         losses.append(loss.item())
     model.eval()
     clips, labels = data["test"]
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         answers = torch.cat([model(part.float() / 255).logits.argmax(1) for part in clips.split(64)])
-    return {"loss": mean(losses[-max(1, steps // 10) :]), "accuracy": (answers == labels).float().mean().item()}
+    tenth = max(1, steps // 10)
+    accuracy = (answers == labels).float().mean().item()
+    return {"first_loss": mean(losses[:tenth]), "loss": mean(losses[-tenth:]), "accuracy": accuracy}
 
 
 def read(data_dir: Path, split: str, num_clips: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -121,21 +133,46 @@ def read(data_dir: Path, split: str, num_clips: int) -> tuple[torch.Tensor, torc
     return pixels, torch.tensor([item["labels"] for item in items])
 
 
-def measure(
-    arguments: argparse.Namespace, data: dict[str, tuple[torch.Tensor, torch.Tensor]], done: list[dict[str, Any]]
-) -> Iterator[dict[str, Any]]:
-    """Yield a row for each seed, width and initialisation that is not done yet."""
-    num_classes = int(data["train"][1].max()) + 1
-    some = data["train"][0][torch.randperm(len(data["train"][0]), generator=torch.Generator().manual_seed(0))[:64]]
+def plan(arguments: argparse.Namespace) -> Iterator[Run]:
+    """What identifies each run, seeds last, so that an interrupted call is complete for fewer of them."""
+    training = {name: getattr(arguments, name) for name in ("optimizer", "learning_rate", "steps")}
     for seed in range(arguments.seeds):
         for width in arguments.widths:
             for initialisation in arguments.initialisations:
-                row: dict[str, Any] = {"width": width, "initialisation": initialisation, "seed": seed}
-                if is_done(row, done):
-                    continue
-                model = build(width, initialisation, seed, num_classes)
-                row["share"] = propagate(model, some.float() / 255)
-                yield row | train(model, data, arguments.steps, seed, arguments.learning_rate, arguments.bf16)
+                if (width, initialisation) != (512, "scaled"):
+                    yield {"width": width, **training, "initialisation": initialisation, "seed": seed}
+
+
+def measure(
+    arguments: argparse.Namespace, data: dict[str, tuple[torch.Tensor, torch.Tensor]], done: list[Run]
+) -> Iterator[Run]:
+    """Yield a row for each run that is not done yet."""
+    num_classes = int(data["train"][1].max()) + 1
+    some = data["train"][0][torch.randperm(len(data["train"][0]), generator=torch.Generator().manual_seed(0))[:64]]
+    for run in plan(arguments):
+        if not is_done(run, done):
+            model = build(run["width"], run["initialisation"], run["seed"], num_classes)
+            share = propagate(model, some.float() / 255)
+            yield run | {"share": share} | train(model, data, run, arguments.bf16)
+
+
+def summarize(runs: list[Run]) -> list[dict[str, Any]]:
+    """Mean and deviation over the seeds, and of the differences to 0.02 with the same seed."""
+    groups: dict[tuple, dict[int, Run]] = {}
+    for run in runs:
+        groups.setdefault(tuple(run[key] for key in KEYS), {})[run["seed"]] = run
+    rows = []
+    for key, by_seed in sorted(groups.items()):
+        row = dict(zip(KEYS, key, strict=True)) | {"seeds": len(by_seed)}
+        row["share"] = mean(run["share"]["feature"] for run in by_seed.values())
+        fixed = groups.get((*key[:-1], "fixed"), {})
+        for name in ("first_loss", "loss", "accuracy"):
+            row[name] = spread([run[name] for run in by_seed.values()])
+            row[f"{name}_gain"] = spread(
+                [by_seed[seed][name] - fixed[seed][name] for seed in by_seed if seed in fixed]
+            )
+        rows.append(row)
+    return rows
 
 
 def main() -> None:
@@ -147,15 +184,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--num_clips", type=int, default=2800, help="training clips, equally many of each class")
+    parser.add_argument("--optimizer", choices=("adamw", "sgd"), default="adamw")
     parser.add_argument("--learning_rate", type=float, default=1e-3)
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16")
     parser.add_argument("--output", type=Path, help="JSON to write")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    kept = ("steps", "num_clips", "learning_rate", "bf16")
-    settings = {name: value for name, value in vars(arguments).items() if name in kept}
+    settings = {"num_clips": arguments.num_clips, "num_frames": NUM_FRAMES, "size": SIZE, "bf16": arguments.bf16}
     try:
-        rows = read_runs(arguments.output, settings)
+        runs = read_runs(arguments.output, settings)
     except ValueError as error:
         parser.error(str(error))
     data = {
@@ -163,15 +200,16 @@ def main() -> None:
         "test": read(arguments.data_dir, "test", 700),
     }
     found = {"settings": settings, "chance": 1 / len(data["train"][1].unique())}
-    for row in measure(arguments, data, rows):
-        rows.append(row)
+    for run in measure(arguments, data, runs):
+        runs.append(run)
         print(
-            f"{row['width']:4} {row['initialisation']:7} seed {row['seed']}: share {row['share']['feature']:.3f}, "
-            f"loss {row['loss']:.3f}, accuracy {row['accuracy']:.3f}",
+            f"{run['width']:4} {run['optimizer']} {run['initialisation']:7} seed {run['seed']}: share "
+            f"{run['share']['feature']:.3f}, loss {run['loss']:.3f}, accuracy {run['accuracy']:.3f}",
             flush=True,
         )
         if arguments.output:
-            write_results(arguments.output, found | {"runs": rows, "environment": describe_environment()})
+            summary = {"summary": summarize(runs), "runs": runs}
+            write_results(arguments.output, found | summary | {"environment": describe_environment()})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Runs that an interrupted benchmark has finished, kept in the JSON that it writes."""
+"""Runs that an interrupted benchmark has finished, kept in the JSON that it writes, and their spread over seeds."""
 
 import json
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 Run = dict[str, Any]
@@ -24,3 +25,8 @@ def read_runs(output: Path | None, settings: dict[str, Any]) -> list[Run]:
 def is_done(run: Run, runs: list[Run]) -> bool:
     """Return whether one of the runs has all that identifies this one."""
     return any(run.items() <= other.items() for other in runs)
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Mean and standard deviation of at least two values, the mean alone of one, nothing of none."""
+    return ({"mean": mean(values)} if values else {}) | ({"sd": stdev(values)} if len(values) > 1 else {})
