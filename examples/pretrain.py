@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, HfArgumentParser, TrainingArguments, ViTImageProcessor, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -57,7 +58,7 @@ def pretrain(arguments: Sequence[str]) -> MaskedTrainer:
 
     try:
         model = MaskedEncoder(AutoConfig.for_model(**read_object("encoder_config", own.encoder_config)))
-    except ValueError as error:  # StrictDataclassError, too
+    except (TypeError, ValueError, StrictDataclassError) as error:
         raise SystemExit(f"--encoder_config {own.encoder_config}: {error}") from error
     sampling: dict[str, Any] = {"num_frames": own.frames_per_clip, "frames_per_segment": 1}
     size = {"height": model.side, "width": model.side}

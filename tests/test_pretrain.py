@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -73,6 +74,24 @@ def test_an_encoder_whose_positions_do_not_cover_a_frame_is_refused() -> None:
         MaskedEncoder(ConvNextConfig(hidden_sizes=[8, 16], depths=[1, 1], num_stages=2, patch_size=8, image_size=35))
     with pytest.raises(ValueError, match="timm_wrapper configuration has image_size=None"):
         MaskedEncoder(TimmWrapperConfig(architecture="vit_tiny_patch16_224"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "model_type"),
+        ({"model_type": "bert", "image_size": 32}, "bert model cannot encode frames"),
+        ({"model_type": "vit", "image_size": "large"}, "image_size"),
+    ],
+)
+def test_what_is_not_an_encoder_ends_with_a_message(
+    settings: dict[str, Any], message: str, crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    from pretrain import pretrain
+
+    with pytest.raises(SystemExit, match=rf"--encoder_config (.|\n)*{message}"):
+        pretrain(_options(crops, tmp_path, encoder_config=json.dumps(settings)))
 
 
 def test_clips_are_listed_by_folder_and_none_are_refused(crops: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import AutoConfig
 
@@ -38,7 +39,7 @@ def build_model(run: RunArguments, classes: Sequence[str]) -> tuple[STTForVideoC
         return _model_on_encoder(run, settings)
     if run.lora_rank is not None:
         raise SystemExit("--lora_rank needs a frame encoder with linear layers: name one by --backbone.")
-    config = STTConfig(**settings)
+    config = _make_config(run, settings)
     options: dict[str, Any] = {
         "num_frames": config.num_frames,
         "frames_per_segment": run.frames_per_segment,
@@ -64,9 +65,15 @@ def _model_on_encoder(
     sampling: dict[str, Any] = {"frames_per_segment": run.frames_per_segment}
     if "image_size" in settings:
         sampling["size"] = {"height": settings["image_size"], "width": settings["image_size"]}
-    processor = STTVideoProcessor.from_encoder(run.backbone, **sampling)
-    encoder = AutoConfig.from_pretrained(run.backbone)
-    config = STTConfig(**{"image_size": processor.size["height"], "backbone_config": encoder} | settings)
+    try:
+        processor = STTVideoProcessor.from_encoder(run.backbone, **sampling)
+        encoder = AutoConfig.from_pretrained(run.backbone)
+    except (OSError, ValueError) as error:
+        raise SystemExit(
+            f"--backbone {run.backbone}: expected a folder, or a name on the Hub, of a vision model of transformers "
+            f"with its image processor ({error})"
+        ) from error
+    config = _make_config(run, {"image_size": processor.size["height"], "backbone_config": encoder} | settings)
     processor.num_frames = config.num_frames
     model = STTForVideoClassification(config)
     logger.info("Frame encoder: %s", load_backbone_weights(model, run.backbone))
@@ -103,6 +110,14 @@ def _model_config(text: str) -> dict[str, Any]:
     if unknown := sorted(set(values) - {f.name for f in dataclasses.fields(STTConfig)}):
         raise SystemExit(f"--model_config must hold fields of STTConfig; it has no {', '.join(unknown)}.")
     return values
+
+
+def _make_config(run: RunArguments, settings: dict[str, Any]) -> STTConfig:
+    try:
+        return STTConfig(**settings)
+    except StrictDataclassError as error:
+        encoder = "" if run.backbone is None else f" with --backbone {run.backbone}"
+        raise SystemExit(f"--model_config {run.model_config}{encoder}: {error}") from error
 
 
 def warn_of_learning_rate(run: RunArguments, args: STTTrainingArguments) -> None:

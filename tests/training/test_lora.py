@@ -1,6 +1,7 @@
 """Adapters: only they are trained in the frame encoder, and merging them does not change the answers."""
 
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -84,6 +85,17 @@ def test_what_has_no_linear_layers_is_refused() -> None:
         add_lora(make_model(), 2)
     with pytest.raises(SystemExit, match="name one by --backbone"):
         build_model(RunArguments("unused", lora_rank=2), NAMES)
+
+
+def test_what_is_not_an_encoder_ends_with_a_message(encoder: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"--backbone \S*nowhere: expected a folder, or a name on the Hub"):
+        build_model(_run_arguments(tmp_path / "nowhere"), NAMES)
+    copytree(encoder, tmp_path / "text")
+    (tmp_path / "text" / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(
+        SystemExit, match=r"--model_config .* with --backbone \S*text: (.|\n)*bert model cannot encode frames"
+    ):
+        build_model(_run_arguments(tmp_path / "text"), NAMES)
 
 
 def test_options_of_two_encoders_are_refused(encoder: Path) -> None:
