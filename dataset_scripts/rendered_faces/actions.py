@@ -105,7 +105,7 @@ EXPRESSIONS: dict[str, tuple[Variant, ...]] = {
         Variant(
             0.27,
             {
-                "mouthSmile": (0.75, 1.2),
+                "mouthSmile": (0.8, 1.5),
                 "cheekSquint": (0.3, 0.95),
                 "eyeSquint": (0, 0.6),
                 "mouthDimple": (0, 0.5),
@@ -116,12 +116,12 @@ EXPRESSIONS: dict[str, tuple[Variant, ...]] = {
         Variant(
             0.43,
             {
-                "mouthSmile": (0.8, 1.25),
+                "mouthSmile": (0.9, 1.65),
                 "cheekSquint": (0.35, 1.0),
                 "eyeSquint": (0, 0.7),
-                "mouthUpperUp": (0.35, 0.95),
+                "mouthUpperUp": (0.4, 1.15),
                 "mouthLowerDown": (0.05, 0.6),
-                "mouthStretch": (0, 0.6),
+                "mouthStretch": (0, 0.35),
                 "toothyGrin": (0.1, 0.8),
                 "jawOpen": (0.03, 0.18),
             },
@@ -130,12 +130,12 @@ EXPRESSIONS: dict[str, tuple[Variant, ...]] = {
         Variant(
             0.3,
             {
-                "mouthSmile": (0.8, 1.25),
+                "mouthSmile": (0.9, 1.65),
                 "cheekSquint": (0.5, 1.0),
                 "eyeSquint": (0.1, 0.8),
-                "mouthUpperUp": (0.4, 0.95),
+                "mouthUpperUp": (0.45, 1.15),
                 "mouthLowerDown": (0.2, 0.75),
-                "mouthStretch": (0, 0.5),
+                "mouthStretch": (0, 0.35),
                 "toothyGrin": (0, 0.6),
                 "jawOpen": (0.22, 0.62),
                 "eyeBlink": (0, 0.5),

@@ -23,6 +23,7 @@ from .world import (
     draw_crop,
     draw_lens,
     draw_lights,
+    cut_edge,
     draw_occluder,
     paint_occluder,
     place_crop,
@@ -222,6 +223,8 @@ def render_frames(person: Person, motion: Motion, world: World, image_size: int)
         if world.occluder is not None:
             paint_occluder(image, world.occluder, t / num_frames)
         frames[t] = develop(image, exposure, world.lens, rng)
+        if world.crop.edge is not None:
+            cut_edge(frames[t], world.crop.edge)
     return frames
 
 

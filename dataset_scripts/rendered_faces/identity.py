@@ -105,12 +105,12 @@ def _build_weights(traits: Traits, rng: np.random.Generator) -> list[tuple[str, 
 def draw_rest(rng: np.random.Generator) -> dict[str, float]:
     """Weights by action of a person's resting face: brows, lids and mouths that only seem sad, stern, amused."""
     rest = {
-        "browDown": max(0, rng.normal(0, 0.35)),
+        "browDown": max(0, rng.normal(0.05, 0.45)),
         "browInnerUp": max(0, rng.normal(0, 0.25)),
         "browOuterUp": max(0, rng.normal(0, 0.25)),
-        "eyeBlink": max(0, rng.normal(0.02, 0.11)),
+        "eyeBlink": max(0, rng.normal(0.06, 0.13)),
         "eyeWide": max(0, rng.normal(0.1, 0.3)),
-        "eyeSquint": max(0, rng.normal(0, 0.28)),
+        "eyeSquint": max(0, rng.normal(0.05, 0.36)),
         "mouthFrown": max(0, rng.normal(-0.1, 0.25)),
         "mouthSmile": max(0, rng.normal(0.05, 0.16)),
         "mouthStretch": max(0, rng.normal(0, 0.2)),

@@ -161,8 +161,8 @@ def _draw_colors(traits: Traits, tone: Array, rng: np.random.Generator) -> Array
         0.8, 1.3
     )
     sclera = linear(rng.uniform(165, 228) * np.array([1, rng.uniform(0.95, 1), rng.uniform(0.92, 1)]))
-    yellow = np.array([1, rng.uniform(0.95, 1), rng.uniform(0.82, 1)])
-    teeth = linear(np.array([242, 236, 222]) * rng.uniform(0.85, 1.04) * yellow)
+    yellow = np.array([1, rng.uniform(0.96, 1), rng.uniform(0.86, 1)])
+    teeth = linear(np.array([246, 243, 234]) * rng.uniform(0.88, 1.03) * yellow)
     mouth = linear([rng.uniform(120, 175), rng.uniform(45, 80), rng.uniform(45, 80)])
     lashes = tone * rng.uniform(0.02, 0.15)
     return np.stack([iris, sclera, teeth, mouth, lashes]).astype(np.float32)

@@ -287,10 +287,11 @@ def shade(
                 gloss, sharpness = gloss * surface[5], np.float32(300)
                 open_ *= np.float32(0.7)  # lids and lashes keep light away
             elif part == 4 or part == 5:
-                tone = np.float32(0.72 if abs(u - np.floor(u) - 0.5) > 0.43 else 1.0)  # gaps between the teeth
+                tone = np.float32(0.88 if abs(u - np.floor(u) - 0.5) > 0.45 else 1.0)  # gaps between the teeth
                 color = colors[2, 0] * tone, colors[2, 1] * tone, colors[2, 2] * tone
                 gloss, sharpness = np.float32(0.25), np.float32(40)
-                open_, reach = (0.42 + 0.6 * open_) * surface[7], max(reach, np.float32(0.5))
+                open_, reach = (0.8 + 0.3 * open_) * surface[7], max(reach, np.float32(0.6))
+                wraps = (np.float32(0.7), np.float32(0.7))  # saliva and enamel scatter: teeth are bright from all sides
             elif part == 6:
                 color = colors[3, 0] * np.float32(1.9), colors[3, 1] * np.float32(1.7), colors[3, 2] * np.float32(1.7)
                 gloss, reach = np.float32(0.2), max(reach, np.float32(0.4))

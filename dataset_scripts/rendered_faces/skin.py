@@ -119,7 +119,7 @@ def paint_skin(traits: Traits, tone: Array, maps: Maps, rng: np.random.Generator
     window.absorb(front.lids * (rng.uniform(0.4, 0.85) if painted else rng.uniform(0.05, 0.4)), (0.85, 1, 1))
     # Eyes lie deep: from afar they are dark places of a face.
     sockets = bump(across - 0.3, 0.17) * bump(front.y - 7.32, 0.09) * front.front
-    window.absorb(sockets * rng.uniform(0, 0.45), (0.8, 1, 1))
+    window.absorb(sockets * rng.uniform(0, 0.65), (0.8, 1, 1))
     if rng.random() < 0.15:
         spots = (
             (noise("fine", front.shape, maps.detail, rng) > 1.8) * bump(across - 0.3, 0.3) * bump(front.y - 7, 0.25)

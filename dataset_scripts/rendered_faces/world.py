@@ -46,12 +46,15 @@ class Crop:
         margin: Of the aligned square, as a share of its side.
         bias: `(5, 2)`, error of the detector's points in the whole clip, in eye distances.
         jitter: `(T, 5, 2)`, error in each frame.
+        edge: Direction, in radians, in which the picture ends, and how far from the middle of the cut, as a share of its
+            side; what lies beyond is black. None where the whole cut lies in the picture.
     """
 
     distance: float
     margin: float
     bias: Array
     jitter: Array
+    edge: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -98,13 +101,14 @@ def draw_lights(rng: np.random.Generator) -> Lights:
         lamp[3:] = strength * rng.uniform(0.75, 1.25) * color * tint
     above = ambient * rng.uniform(0.8, 1.2) * color * np.exp(rng.normal(0, 0.05, 3))
     below = ambient * rng.uniform(0.35, 0.75) * color * np.exp(rng.normal(0, 0.07, 3))
-    return Lights(lamps, np.stack([above, below]).astype(np.float32), float(rng.uniform(0.22, 0.46)))
+    return Lights(lamps, np.stack([above, below]).astype(np.float32), float(rng.uniform(0.22, 0.5)))
 
 
 def draw_crop(num_frames: int, rng: np.random.Generator, *, margin: float = MARGIN, exact: bool = False) -> Crop:
     """The camera's distance and the errors of a face detector; `exact` leaves the errors out.
 
-    A quarter of the cuts are wider or narrower than `margin`, as a share of the square's side.
+    A quarter of the cuts are wider or narrower than `margin`, as a share of the square's side, and one of eight reaches
+    beyond the picture.
     """
     distance = float(np.exp(rng.uniform(np.log(6), np.log(24))))
     drawn = margin if rng.random() < 0.75 else margin + float(rng.uniform(-0.08, 0.14))
@@ -112,7 +116,19 @@ def draw_crop(num_frames: int, rng: np.random.Generator, *, margin: float = MARG
     jitter = rng.normal(0, 0.014, (num_frames, 5, 2)) * rng.uniform(0.2, 1.6)
     if exact:
         return Crop(distance, margin, 0 * bias, 0 * jitter)
-    return Crop(distance, drawn, bias, jitter)
+    edge = None
+    if rng.random() < 0.125:
+        # Mostly upwards and sidewards; a chin that is cut off is rarer.
+        side = rng.choice([-np.pi / 2, 0, np.pi, np.pi / 2], p=[0.45, 0.22, 0.22, 0.11])
+        edge = float(side + rng.normal(0, 0.15)), float(rng.uniform(0.3, 0.5))
+    return Crop(distance, drawn, bias, jitter, edge)
+
+
+def cut_edge(picture: Array, edge: tuple[float, float]) -> None:
+    """Blacken what lies beyond the edge of the camera's picture, `(S, S, 3)` uint8, in place; see `Crop.edge`."""
+    y, x = (np.mgrid[0 : len(picture), 0 : len(picture)] + 0.5) / len(picture) - 0.5
+    angle, distance = edge
+    picture[x * np.cos(angle) + y * np.sin(angle) > distance] = 0
 
 
 def place_crop(points: Array, size: int, margin: float) -> tuple[complex, complex]:
@@ -135,9 +151,9 @@ def draw_lens(rng: np.random.Generator, *, clean: bool = False) -> Lens:
         tint=np.exp(np.array([warm, green, -warm], np.float32)),
         knee=float(rng.uniform(0, 0.35)),
         gamma=float(np.exp(rng.normal(0, 0.14))),
-        contrast=float(rng.uniform(1.2, 1.75) if often[5] else rng.uniform(0.88, 1.25)),
-        brightness=float(rng.uniform(-0.05, 0.05)),
-        saturation=0.0 if rng.random() < 0.08 else float(rng.uniform(*((1.2, 1.8) if often[6] else (0.6, 1.25)))),
+        contrast=float(rng.uniform(1.7, 2.8) if often[5] else rng.uniform(1.1, 2.0)),
+        brightness=float(rng.uniform(-0.05, 0.12)),
+        saturation=0.0 if rng.random() < 0.08 else float(rng.uniform(*((1.1, 1.6) if often[6] else (0.5, 1.1)))),
         vignette=float(rng.uniform(0, 0.5)) * bool(seldom[1]),
         blur=float(rng.uniform(0.3, 1.2)) * bool(often[0]),
         noise=float(rng.uniform(0, 0.025)) * bool(often[1]),
@@ -146,7 +162,7 @@ def draw_lens(rng: np.random.Generator, *, clean: bool = False) -> Lens:
         quality=int(rng.integers(30, 95)) if often[3] or often[4] else 0,
     )
     if clean:
-        return Lens(np.ones(3, np.float32), 0.15, 1.0, 1.05, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0)
+        return Lens(np.ones(3, np.float32), 0.15, 1.0, 1.3, 0.02, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0)
     return lens
 
 
