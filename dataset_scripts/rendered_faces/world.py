@@ -46,8 +46,8 @@ class Crop:
         margin: Of the aligned square, as a share of its side.
         bias: `(5, 2)`, error of the detector's points in the whole clip, in eye distances.
         jitter: `(T, 5, 2)`, error in each frame.
-        edge: Direction, in radians, in which the picture ends, and how far from the middle of the cut, as a share of its
-            side; what lies beyond is black. None where the whole cut lies in the picture.
+        edge: Direction, in radians, in which the picture ends, and how far from the middle of the cut, as a share of
+            its side; what lies beyond is black. None where the whole cut lies in the picture.
     """
 
     distance: float
@@ -107,8 +107,8 @@ def draw_lights(rng: np.random.Generator) -> Lights:
 def draw_crop(num_frames: int, rng: np.random.Generator, *, margin: float = MARGIN, exact: bool = False) -> Crop:
     """The camera's distance and the errors of a face detector; `exact` leaves the errors out.
 
-    A quarter of the cuts are wider or narrower than `margin`, as a share of the square's side, and one of eight reaches
-    beyond the picture.
+    A quarter of the cuts are wider or narrower than `margin`, as a share of the square's side, and one of eight
+    reaches beyond the picture.
     """
     distance = float(np.exp(rng.uniform(np.log(6), np.log(24))))
     drawn = margin if rng.random() < 0.75 else margin + float(rng.uniform(-0.08, 0.14))
