@@ -37,7 +37,7 @@ def make_weights(arguments: Sequence[str]) -> None:
     """Render, pre-train and train as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, required=True, help="folder to write, or to resume in")
-    parser.add_argument("--people", type=int, default=2000, help=f"people, of {CLIPS_PER_PERSON} clips each")
+    parser.add_argument("--people", type=int, default=2500, help=f"people, of {CLIPS_PER_PERSON} clips each")
     parser.add_argument("--frame_epochs", type=int, default=8, help="passes over the single frames")
     parser.add_argument("--workers", type=int, help="processes that render (default: all cores)")
     own, rest = parser.parse_known_args(arguments)
@@ -65,6 +65,7 @@ def render(folder: Path, people: int, config: STTConfig, seed: int, workers: int
         image_size=SIZE,
         frames_per_second=FRAMES_PER_SECOND,
         margin=MARGIN,
+        balance="footage",
         seed=seed,
         num_workers=workers,
         videos=False,

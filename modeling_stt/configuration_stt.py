@@ -3,8 +3,8 @@
 import copy
 import inspect
 import json
+import math
 from functools import cache
-from math import isqrt
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -109,7 +109,7 @@ def _probe(config_json: str, num_channels: int, height: int, width: int) -> Enco
     num_special = SPECIAL_TOKENS.get(model_type, getattr(timm_model, "num_prefix_tokens", 0))
     num_special += getattr(encoder.config, "num_register_tokens", 0)
     num_positions = output.shape[1] - num_special
-    rows = isqrt(num_positions * height // width)
+    rows = math.isqrt(num_positions * height // width)
     if rows < 1 or num_positions % rows:
         raise ValueError(f"{model_type} makes {num_positions} positions of {height}×{width} px, which is not a grid.")
     return EncoderOutput(output.shape[2], (rows, num_positions // rows), num_special, unused)
@@ -162,6 +162,9 @@ class STTConfig(PreTrainedConfig):
             validation clips after training; 1 leaves the logits as they are, as training always does (ours).
         min_score: Lowest probability of an answer that is relied on, in [0, 1]; answers below it count as unsure.
             Chosen on validation clips; None if no threshold was found. The model itself does not use it (ours).
+        logit_bias: For each class, what is added to its logit in evaluation mode, after the division: the logarithm
+            of how much more often the class is expected in use than among the training clips. Most faces in ordinary
+            videos are neutral. None adds nothing; training never does (ours; Saerens et al. 2002).
 
     `id2label` names DFEW's seven classes unless labels are given.
 
@@ -212,6 +215,7 @@ class STTConfig(PreTrainedConfig):
     initializer_range: float | int | None = None
     temperature: float | int = 1.0
     min_score: float | int | None = None
+    logit_bias: list[float | int] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Fill in DFEW's class names where no labels are given."""
@@ -291,6 +295,10 @@ class STTConfig(PreTrainedConfig):
             raise ValueError(f"temperature={self.temperature} must be a finite number above 0.")
         if self.min_score is not None and not 0 <= self.min_score <= 1:
             raise ValueError(f"min_score={self.min_score} must lie in [0, 1], or be None.")
+        if self.logit_bias is not None and (
+            len(self.logit_bias) != self.num_labels or not all(map(math.isfinite, self.logit_bias))
+        ):
+            raise ValueError(f"logit_bias={self.logit_bias} must be {self.num_labels} finite numbers, or None.")
 
     def _validate_counts(self) -> None:
         names = ("image_size", "num_channels", "num_frames", "backbone_stem_width", "hidden_size", "max_positions")

@@ -788,10 +788,17 @@ class STTForVideoClassification(STTPreTrainedModel):
     def classify(self, features: torch.Tensor) -> torch.Tensor:
         """Turn the features of clips, `(B, D)` as in `pooler_output`, into logits `(B, K)`.
 
-        In evaluation mode they are divided by `config.temperature`, so that their softmax is calibrated.
+        In evaluation mode they are divided by `config.temperature`, so that their softmax is calibrated, and
+        `config.logit_bias` is added for the frequencies of the classes in use.
         """
         logits = self.classifier(features)
-        return logits if self.training or self.config.temperature == 1 else logits / self.config.temperature
+        if self.training:
+            return logits
+        if self.config.temperature != 1:
+            logits = logits / self.config.temperature
+        if self.config.logit_bias is not None:
+            logits = logits + torch.tensor(self.config.logit_bias, dtype=logits.dtype, device=logits.device)
+        return logits
 
 
 STTModel.register_for_auto_class("AutoModel")

@@ -36,6 +36,7 @@ def test_defaults_are_those_of_the_paper_and_its_authors_later_code() -> None:
         ({"temperature": 0.0}, ["temperature=0.0"]),
         ({"temperature": float("nan")}, ["temperature=nan"]),
         ({"min_score": 1.5}, ["min_score=1.5"]),
+        ({"logit_bias": [0.0, 1.0]}, ["logit_bias=[0.0, 1.0]", "7 finite numbers"]),
         ({"hidden_size": "512"}, ["hidden_size", "str"]),
         ({"num_frames": 16.0}, ["num_frames", "float"]),
     ],

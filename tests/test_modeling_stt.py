@@ -101,11 +101,13 @@ def test_wrong_shapes_are_refused_saying_what_came_and_what_was_expected(shape: 
         tiny_classifier()(torch.rand(shape))
 
 
-def test_temperature_divides_the_logits_in_evaluation_only() -> None:
+def test_temperature_divides_the_logits_and_the_bias_is_added_in_evaluation_only() -> None:
     model, clips = tiny_classifier(), make_clips()
     raw = model(clips).logits
     model.config.temperature = 2.5
     assert_close(model(clips).logits, raw / 2.5)
+    model.config.logit_bias = [float(k) for k in range(raw.shape[1])]
+    assert_close(model(clips).logits, raw / 2.5 + torch.arange(raw.shape[1]))
     features = model(clips).pooler_output
     assert_close(model.train().classify(features), model.classifier(features))
 

@@ -434,7 +434,7 @@ def test_an_own_tree_is_replaced_without_remains(tmp_path):
         ({"num_frames": (20, 10)}, "num_frames is 20 to 10"),
         ({"image_size": 33}, "image_size is 33; expected an even number"),
         ({"image_size": 16}, "image_size is 16; expected an even number of at least 32"),
-        ({"balance": "fair"}, "balance is 'fair'; expected one of neutral, equal, dfew"),
+        ({"balance": "fair"}, "balance is 'fair'; expected one of neutral, equal, dfew, footage"),
         ({"clips_per_person": 0}, "clips_per_person=0 must be at least 1"),
         ({"frames_per_second": 0}, "frames_per_second=0 above 0"),
     ],

@@ -36,8 +36,8 @@ _VOWELS: tuple[dict[str, float], ...] = (
 # brows: emotional and conversational signals", 1979): how often, and weights at most. Neutral faces alone get them, so
 # that lowered or raised brows and narrowed lids mean nothing unless the mouth or the nose says so, too.
 _SIGNALS: tuple[tuple[float, dict[str, float]], ...] = (
-    (0.3, {"browDown": 1.2, "eyeSquint": 0.5}),
-    (0.12, {"eyeSquint": 1.0, "cheekSquint": 0.4, "browDown": 0.6}),
+    (0.36, {"browDown": 1.6, "eyeSquint": 0.6}),
+    (0.14, {"eyeSquint": 1.0, "cheekSquint": 0.4, "browDown": 0.8}),
     (0.2, {"browInnerUp": 1.1, "browOuterUp": 1.1, "eyeWide": 0.7}),
 )
 _CONSONANTS: tuple[dict[str, float], ...] = (

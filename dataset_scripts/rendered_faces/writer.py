@@ -26,7 +26,7 @@ from .truth import clip_facts, save_truth, write_facts
 from .world import MARGIN
 
 NUM_FOLDS = 5
-BALANCES = ("neutral", "equal", "dfew")
+BALANCES = ("neutral", "equal", "dfew", "footage")
 
 # DFEW's single-labelled clips a class, in the order of CLASS_NAMES.
 _DFEW_COUNTS = np.array([2445, 1894, 2669, 2173, 1469, 145, 902])
@@ -92,7 +92,8 @@ def write_rendered_dfew(
         frames_per_second: How fast time passes in a clip; 8 makes a clip of 16 frames two seconds long.
         margin: Of the cut around the face, as a share of its square's side: `FaceCrop.margin`.
         balance: `neutral` gives neutral a quarter of the clips and the other classes equal shares, `equal` gives all
-            classes the same share, `dfew` takes DFEW's proportions, with at least one clip a fold.
+            classes the same share, `dfew` takes DFEW's proportions, with at least one clip a fold, and `footage` makes
+            neutral 40 %, happy 20 % and each other class 8 %, closer to what ordinary videos show.
         order_only: `fear` clips are made as `surprise` clips are, with the order of their frames reversed: the two
             classes differ in nothing else. It proves that a model sees time; such fear is not realistic.
         plain: Strong expressions in clean, frontal, exact pictures without speech, which few clips suffice to learn.
@@ -160,6 +161,8 @@ def _class_counts(num_clips: int, balance: str) -> list[int]:
     share = _DFEW_COUNTS if balance == "dfew" else np.ones(len(CLASS_NAMES))
     if balance == "neutral":
         share = np.where(np.array(CLASS_NAMES) == "neutral", 2, 1)  # 2 of 8
+    if balance == "footage":
+        share = np.array([{"neutral": 10, "happy": 5}.get(name, 2) for name in CLASS_NAMES])  # of 25
     ends = np.round(num_clips * np.cumsum([0, *share]) / share.sum())
     counts = np.maximum(NUM_FOLDS, np.diff(ends)).astype(int)
     while counts.sum() > num_clips:  # the rarest classes were given more than their share

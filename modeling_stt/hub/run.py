@@ -25,7 +25,7 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".tar")
 
 # Fields of results.json that are not compared with the configuration and the processor: facts of the run, and what
 # may be added after training.
-_NOT_COMPARED = ("num_parameters", "transformers_version", "face_crop", "temperature", "min_score")
+_NOT_COMPARED = ("num_parameters", "transformers_version", "face_crop", "temperature", "min_score", "logit_bias")
 
 
 @dataclass(frozen=True)

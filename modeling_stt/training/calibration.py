@@ -2,9 +2,13 @@
 
 A network's probabilities are usually too high. Dividing all logits by one temperature, fitted on validation clips,
 corrects most of that and changes no answer (Guo et al. 2017, arXiv 1706.04599).
+
+Training clips show rare expressions far more often than ordinary videos do. Where the shares of the classes in use are
+known, probabilities are right again with their ratio to the training shares (Saerens et al. 2002, "Adjusting the
+outputs of a classifier to new a priori probabilities"): its logarithm is added to the logits. This changes answers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,23 +31,26 @@ class Calibration:
         temperature: Divisor of the logits, in [0.05, 20].
         min_score: Least probability of an answer to rely on; None where no threshold makes answers reliable.
         num_clips: Validation clips that both were fitted on.
+        logit_bias: Logarithm of expected by training share of each class; None where no shares are expected.
     """
 
     temperature: float
     min_score: float | None
     num_clips: int
+    logit_bias: list[float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return asdict(self)
 
 
-def calibrate(logits: np.ndarray, labels: np.ndarray) -> Calibration | None:
+def calibrate(logits: np.ndarray, labels: np.ndarray, logit_bias: Sequence[float] | None = None) -> Calibration | None:
     """Fit temperature and threshold on validation clips.
 
     Args:
         logits: `(N, K)` of validation clips that the model was not trained on.
         labels: `(N,)` their classes.
+        logit_bias: Of the shares that are expected in use; clips then count as often as they are expected there.
 
     Returns:
         None for fewer than `LEAST_CLIPS` clips.
@@ -51,12 +58,54 @@ def calibrate(logits: np.ndarray, labels: np.ndarray) -> Calibration | None:
     if len(labels) < LEAST_CLIPS:
         return None
     temperature = fit_temperature(logits, labels)
-    return Calibration(temperature, choose_min_score(softmax(logits / temperature), labels), len(labels))
+    probabilities, weights = in_use(logits / temperature, labels, logit_bias)
+    bias = None if logit_bias is None else list(logit_bias)
+    return Calibration(temperature, choose_min_score(probabilities, labels, weights=weights), len(labels), bias)
+
+
+def in_use(
+    logits: np.ndarray, labels: np.ndarray, logit_bias: Sequence[float] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities `(N, K)` with the bias of the expected shares, and each clip's weight `(N,)` under them."""
+    if logit_bias is None:
+        return softmax(logits), np.ones(len(labels))
+    return softmax(logits + np.asarray(logit_bias)), np.exp(np.asarray(logit_bias))[labels]
+
+
+def shift_of_shares(expected: Mapping[str, float], classes: Sequence[str], label_ids: np.ndarray) -> list[float]:
+    """Compute the bias of the logits for the shares of the classes that are expected in use.
+
+    Args:
+        expected: Share of some or all classes, in (0, 1); the others have equal parts of what is left.
+        classes: The model's.
+        label_ids: `(N,)` classes of the training clips.
+
+    Returns:
+        For each class, the logarithm of its expected share by its share of the training clips.
+
+    Raises:
+        ValueError: For unknown classes, shares that are not positive or do not add up to 1, and a class without
+            training clips.
+    """
+    if unknown := sorted(set(expected) - set(classes)):
+        raise ValueError(f"expected_shares name {', '.join(unknown)}; the classes are {', '.join(classes)}.")
+    others, left = len(classes) - len(expected), 1 - sum(expected.values())
+    shares = np.array([expected.get(name, left / max(1, others)) for name in classes], dtype=np.float64)
+    if not (shares > 0).all() or abs(shares.sum() - 1) > 1e-6:
+        raise ValueError(
+            f"expected_shares={dict(expected)} leave {left:.3g} for {others} other classes: expected positive shares "
+            "that add up to 1."
+        )
+    counts = np.bincount(label_ids[label_ids >= 0], minlength=len(classes))
+    if not counts.all():
+        missing = [name for name, count in zip(classes, counts, strict=True) if not count]
+        raise ValueError(f"expected_shares need training clips of every class; {', '.join(missing)} has none.")
+    return np.log(shares / (counts / counts.sum())).round(4).tolist()
 
 
 def reset_calibration(config: STTConfig) -> None:
-    """Reset temperature and threshold, which were fitted to the weights before training."""
-    config.temperature, config.min_score = 1.0, None
+    """Reset temperature, threshold and bias, which belong to the weights and the clips before training."""
+    config.temperature, config.min_score, config.logit_bias = 1.0, None, None
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -82,7 +131,11 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def choose_min_score(
-    probabilities: np.ndarray, labels: np.ndarray, accuracy: float = RELIABLE, least_answered: int = LEAST_ANSWERED
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    accuracy: float = RELIABLE,
+    least_answered: int = LEAST_ANSWERED,
+    weights: np.ndarray | None = None,
 ) -> float | None:
     """Choose the lowest threshold at which answers are right often enough.
 
@@ -91,6 +144,7 @@ def choose_min_score(
         labels: `(N,)` their classes.
         accuracy: Share of right answers, among those of at least the threshold, to reach.
         least_answered: Number of clips that must be answered.
+        weights: `(N,)`, how much each clip counts in the accuracy; None for all alike.
 
     Returns:
         The threshold in [0, 1], one of the clips' highest probabilities; None where no threshold reaches `accuracy`.
@@ -100,7 +154,7 @@ def choose_min_score(
         answered = confidence >= threshold
         if answered.sum() < least_answered:
             return None
-        if right[answered].mean() >= accuracy:
+        if np.average(right[answered], weights=None if weights is None else weights[answered]) >= accuracy:
             return float(threshold)
     return None
 
@@ -151,7 +205,8 @@ def describe_calibration(fitted: Calibration | None, logits: np.ndarray, labels:
     Returns:
         `fitted` (the settings, or None), `expected_calibration_error` with `before` and `after` (None where nothing
         was fitted), `accuracy_at_coverage`, and `at_min_score` with `coverage` and `accuracy` (None without a
-        threshold or an answer).
+        threshold or an answer). With a bias for expected shares, `at_min_score` counts clips as often as they are
+        expected, and `in_use` has the `accuracy` of all answers counted so and the `recalls`.
     """
     before = softmax(logits)
     after = before if fitted is None else softmax(logits / fitted.temperature)
@@ -164,11 +219,18 @@ def describe_calibration(fitted: Calibration | None, logits: np.ndarray, labels:
         "accuracy_at_coverage": accuracy_at_coverage(after, labels),
         "at_min_score": None,
     }
-    if fitted is not None and fitted.min_score is not None:
-        confidence, right = _confidence(after, labels)
+    if fitted is None:
+        return described
+    probabilities, weights = in_use(logits / fitted.temperature, labels, fitted.logit_bias)
+    confidence, right = _confidence(probabilities, labels)
+    if fitted.min_score is not None:
         answered = confidence >= fitted.min_score
-        accuracy = float(right[answered].mean()) if answered.any() else None
-        described["at_min_score"] = {"coverage": float(answered.mean()), "accuracy": accuracy}
+        accuracy = float(np.average(right[answered], weights=weights[answered])) if answered.any() else None
+        coverage = float(np.average(answered, weights=weights))
+        described["at_min_score"] = {"coverage": coverage, "accuracy": accuracy}
+    if fitted.logit_bias is not None:
+        recalls = [float(right[labels == k].mean()) if (labels == k).any() else None for k in range(logits.shape[1])]
+        described["in_use"] = {"accuracy": float(np.average(right, weights=weights)), "recalls": recalls}
     return described
 
 

@@ -117,6 +117,14 @@ class RunArguments:
         default=False,
         metadata={"help": "Score the test clips also with their frames shuffled, reversed, and one frame repeated."},
     )
+    expected_shares: str = field(
+        default="{}",
+        metadata={
+            "help": "Shares of classes in the videos that the model is for, where they differ from the training "
+            """clips': '{"neutral": 0.6}'; other classes have equal parts of the rest. Shifts the saved model's """
+            "answers, not the scores."
+        },
+    )
 
 
 # Groups of --help, in its order; the rest of transformers' TrainingArguments comes last.
@@ -125,7 +133,7 @@ _DATA = (
     *("image_dir", "image_classes", "image_share", "face_crop", "smallest_crop", "photometry"),
 )
 _MODEL = ("model", "model_config", "backbone", "lora_rank", "backbone_weights", "do_normalize", "frames_per_segment")
-_PROTOCOL = ("selection", "select_by", "validation_fraction", "audit")
+_PROTOCOL = ("selection", "select_by", "validation_fraction", "audit", "expected_shares")
 _GROUPS = {
     "data": _DATA,
     "model": _MODEL,
@@ -182,10 +190,13 @@ def parse_arguments(
 
 def fold_protocol(run: RunArguments) -> FoldProtocol:
     """Make the protocol that the options describe; unknown names end the program."""
+    expected = read_object("expected_shares", run.expected_shares) or None
     try:
-        return FoldProtocol(run.selection, run.select_by, run.validation_fraction, run.soft_labels, run.audit)
+        return FoldProtocol(
+            run.selection, run.select_by, run.validation_fraction, run.soft_labels, run.audit, expected
+        )
     except ValueError as error:
-        raise SystemExit(f"--selection or --select_by: {error}") from error
+        raise SystemExit(f"--selection, --select_by or --expected_shares: {error}") from error
 
 
 def read_recipe(path: Path) -> list[str]:

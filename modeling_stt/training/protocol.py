@@ -14,7 +14,7 @@ from transformers.trainer_utils import IntervalStrategy, PredictionOutput
 from ..modeling_stt import STTForVideoClassification
 from ..video_processing_stt import STTVideoProcessor
 from .arguments import STTTrainingArguments
-from .calibration import LEAST_CLIPS, calibrate, describe_calibration, reset_calibration
+from .calibration import LEAST_CLIPS, calibrate, describe_calibration, reset_calibration, shift_of_shares
 from .clips import ClipAugment, ClipDataset
 from .environment import describe_environment
 from .identity import checkpoint_to_resume, describe_recipe, describe_run, finished_before
@@ -72,6 +72,8 @@ class FoldProtocol:
             Validation and test are by label.
         audit: Score the test clips also with their sampled frames shuffled, reversed, and with the middle one
             repeated.
+        expected_shares: Shares of classes in the videos that the model is for, see `calibration.shift_of_shares`; they
+            become `config.logit_bias` after the scores, which are without it. Needs validation clips.
 
     Raises:
         ValueError: For an unknown selection or score.
@@ -82,6 +84,7 @@ class FoldProtocol:
     validation_fraction: float = 0.1
     soft_labels: bool = False
     audit: bool = False
+    expected_shares: dict[str, float] | None = None
 
     def __post_init__(self) -> None:
         """Refuse an unknown selection or score."""
@@ -90,6 +93,8 @@ class FoldProtocol:
                 f"selection={self.selection!r}, select_by={self.select_by!r}: choose of {tuple(SELECTIONS)} and "
                 "('war', 'uar')."
             )
+        if self.expected_shares and self.selection != "validation":
+            raise ValueError(f"expected_shares need selection='validation', not {self.selection!r}.")
 
     def cut(self, rows: FoldRows) -> dict[str, Dataset]:
         """Name the parts of the fold: `train`, `test` and, where it chooses the epoch, `validation`."""
@@ -109,7 +114,16 @@ class FoldProtocol:
             "selection_means": _OWN_VALIDATION if own else SELECTIONS[self.selection],
             "select_by": None if self.selection == "last" else self.select_by,
             "validation_fraction": self.validation_fraction if by_validation and not own else None,
+            "expected_shares": self.expected_shares,
         }
+
+    def logit_bias(self, trainer: "STTTrainer") -> list[float] | None:
+        """Compute the bias of the logits for the expected shares, None without any; errors of `shift_of_shares`."""
+        if not self.expected_shares:
+            return None
+        clips = trainer.train_dataset
+        assert isinstance(clips, ClipDataset)
+        return shift_of_shares(self.expected_shares, trainer.model.config.class_names, clips.label_ids)
 
     def apply_to(self, args: STTTrainingArguments) -> None:
         """Make the Trainer keep the best epoch by this score, or none but the last."""
@@ -223,12 +237,13 @@ def run_fold(
         return FoldRun(None, finished)
     checkpoint = checkpoint_to_resume(args, run)
     trainer = _make_trainer(model, processor, folds, args, protocol, augment, images)
+    bias = protocol.logit_bias(trainer)
     if trainer.is_world_process_zero():
         _announce(run, folds, Path(str(args.output_dir)))
     trained = trainer.train(resume_from_checkpoint=checkpoint)
     _merge_adapter(trainer, model)
     results = run | {"verification": verification, **_selected_and_last_epoch(trainer, protocol.selection)}
-    results |= _score_selected(trainer, folds, protocol)
+    results |= _score_selected(trainer, folds, protocol, bias)
     # For a resumed run, only the time of its last part is known.
     seconds = None if checkpoint else round(trained.metrics["train_runtime"], 1)
     results |= {"train_seconds": seconds, "history": _history(trainer)}
@@ -274,18 +289,21 @@ def _merge_adapter(trainer: STTTrainer, model: STTForVideoClassification) -> Non
     merge_lora(model)
 
 
-def _score_selected(trainer: STTTrainer, folds: dict[str, Dataset], protocol: FoldProtocol) -> dict[str, Any]:
+def _score_selected(
+    trainer: STTTrainer, folds: dict[str, Dataset], protocol: FoldProtocol, bias: list[float] | None
+) -> dict[str, Any]:
     """Calibrate the selected model on validation, then score it on the test fold.
 
-    The scores and the loss are those of the uncalibrated logits; the temperature, which changes no answer, is set at
-    the end. Only held-out validation clips are used for calibration: test or training clips would make it optimistic.
+    The scores and the loss are those of the uncalibrated logits; the temperature, which changes no answer, and the
+    bias, which does, are set at the end. Only held-out validation clips are used for calibration: test or training
+    clips would make it optimistic.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
     classes, processor = model.config.class_names, _processor_of(trainer)
     fitted = None
     if protocol.selection == "validation":
         judged = trainer.evaluation_loop(trainer.get_eval_dataloader(), description="Calibration")
-        fitted = calibrate(judged.predictions[0], np.asarray(judged.label_ids))
+        fitted = calibrate(judged.predictions[0], np.asarray(judged.label_ids), bias)
     prediction = trainer.predict(ClipDataset(folds["test"], processor, labels=classes), metric_key_prefix="test")
     scored: dict[str, Any] = {"test": test_scores(prediction, classes)}
     scored["calibration"] = describe_calibration(fitted, prediction.predictions[0], np.asarray(prediction.label_ids))
@@ -293,6 +311,7 @@ def _score_selected(trainer: STTTrainer, folds: dict[str, Dataset], protocol: Fo
         scored["audit"] = audit_time(trainer, folds["test"])
     if fitted is not None:
         model.config.temperature, model.config.min_score = fitted.temperature, fitted.min_score
+        model.config.logit_bias = fitted.logit_bias
     return scored
 
 

@@ -44,6 +44,7 @@ def _run(
     soft_labels: bool = False,
     validation_rows: datasets.Dataset | None = None,
     audit: bool = False,
+    expected_shares: dict[str, float] | None = None,
     **arguments: Any,
 ) -> dict[str, Any]:
     arguments = {"eval_strategy": "epoch", "save_strategy": "epoch", "num_train_epochs": 3} | arguments
@@ -52,7 +53,7 @@ def _run(
         make_processor(),
         FoldRows(rows.select(range(12)), rows.select(range(12, 18)), validation_rows),
         make_arguments(output_dir, **arguments),
-        FoldProtocol(selection, validation_fraction=0.25, soft_labels=soft_labels, audit=audit),
+        FoldProtocol(selection, "war", 0.25, soft_labels, audit, expected_shares),
         about={"dataset": "noise"},
     )
     return run.results
@@ -219,15 +220,18 @@ def test_the_chosen_model_is_calibrated_on_validation_and_its_scores_are_of_raw_
     own = datasets.concatenate_datasets(
         [rows.map(lambda row, n=n: {"clip_id": f"own {n} {row['clip_id']}"}) for n in range(2)]
     )
-    results = _run(rows, tmp_path / "run", validation_rows=own)
+    results = _run(rows, tmp_path / "run", validation_rows=own, expected_shares={"happy": 0.6})
     fitted = results["calibration"]["fitted"]
     assert fitted["num_clips"] == 36 and fitted["temperature"] != 1
+    assert fitted["logit_bias"] == pytest.approx(np.log([1.8, 0.6, 0.6]), abs=1e-4)
     model = AutoModelForVideoClassification.from_pretrained(tmp_path / "run")
-    assert (model.config.temperature, model.config.min_score) == (fitted["temperature"], fitted["min_score"])
-    # The logits of the saved model are calibrated; those times the temperature are what the scores are of.
+    for name in ("temperature", "min_score", "logit_bias"):
+        assert getattr(model.config, name) == fitted[name]
+    # The logits of the saved model are calibrated and shifted; without that, they are what the scores are of.
     test, processor = rows.select(range(12, 18)), make_processor()
     with torch.no_grad():
         logits = model(**processor([row["frames"] for row in test], return_tensors="pt")).logits
+    logits = logits - torch.tensor(fitted["logit_bias"])
     labels = np.array(test["label"])
     errors = [expected_calibration_error(softmax(z.numpy()), labels) for z in (logits * fitted["temperature"], logits)]
     assert list(results["calibration"]["expected_calibration_error"].values()) == pytest.approx(errors, abs=1e-5)

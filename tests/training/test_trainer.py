@@ -53,10 +53,11 @@ def whole(rows: Rows, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
 
 
 def test_training_resets_what_was_calibrated_for_other_weights(rows: Rows, tmp_path: Path) -> None:
-    trainer = make_trainer(rows, tmp_path, {"temperature": 2.0, "min_score": 0.4}, max_steps=1)
+    trainer = make_trainer(rows, tmp_path, {"temperature": 2.0, "min_score": 0.4, "logit_bias": 3 * [0.5]}, max_steps=1)
     assert trainer.model.config.temperature == 2.0, "evaluation alone leaves it"
     trainer.train()
-    assert (trainer.model.config.temperature, trainer.model.config.min_score) == (1.0, None)
+    config = trainer.model.config
+    assert (config.temperature, config.min_score, config.logit_bias) == (1.0, None, None)
 
 
 def test_accumulation_changes_nothing(rows: Rows, whole: dict[str, Any], tmp_path: Path) -> None:
