@@ -31,12 +31,14 @@ class Calibration:
         temperature: Divisor of the logits, in [0.05, 20].
         min_score: Least probability of an answer to rely on; None where no threshold makes answers reliable.
         num_clips: Validation clips that both were fitted on.
-        logit_bias: Logarithm of expected by training share of each class; None where no shares are expected.
+        expected_shares: Share of each class that is expected in use; None where it is as in training.
+        logit_bias: Logarithm of expected by training share of each class, or None.
     """
 
     temperature: float
     min_score: float | None
     num_clips: int
+    expected_shares: list[float] | None = None
     logit_bias: list[float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -44,13 +46,32 @@ class Calibration:
         return asdict(self)
 
 
-def calibrate(logits: np.ndarray, labels: np.ndarray, logit_bias: Sequence[float] | None = None) -> Calibration | None:
+@dataclass(frozen=True)
+class ClassShares:
+    """Shares of the classes, `(K,)` each, that add up to 1.
+
+    Args:
+        expected: In the videos that a model is for.
+        trained: In what it was trained on, all weights and repetitions of clips counted.
+    """
+
+    expected: np.ndarray
+    trained: np.ndarray
+
+    @property
+    def logit_bias(self) -> list[float]:
+        """What is added to each logit: the logarithm of expected by training share."""
+        return np.log(self.expected / self.trained).round(4).tolist()
+
+
+def calibrate(logits: np.ndarray, labels: np.ndarray, shares: ClassShares | None = None) -> Calibration | None:
     """Fit temperature and threshold on validation clips.
 
     Args:
         logits: `(N, K)` of validation clips that the model was not trained on.
         labels: `(N,)` their classes.
-        logit_bias: Of the shares that are expected in use; clips then count as often as they are expected there.
+        shares: Where other shares of the classes are expected in use. The threshold is then chosen with the bias of
+            the logits, and clips count as often as they are expected.
 
     Returns:
         None for fewer than `LEAST_CLIPS` clips.
@@ -58,30 +79,31 @@ def calibrate(logits: np.ndarray, labels: np.ndarray, logit_bias: Sequence[float
     if len(labels) < LEAST_CLIPS:
         return None
     temperature = fit_temperature(logits, labels)
-    probabilities, weights = in_use(logits / temperature, labels, logit_bias)
-    bias = None if logit_bias is None else list(logit_bias)
-    return Calibration(temperature, choose_min_score(probabilities, labels, weights=weights), len(labels), bias)
+    if shares is None:
+        return Calibration(temperature, choose_min_score(softmax(logits / temperature), labels), len(labels))
+    expected, bias = shares.expected.tolist(), shares.logit_bias
+    probabilities, weights = _in_use(logits / temperature, labels, expected, bias)
+    threshold = choose_min_score(probabilities, labels, weights=weights)
+    return Calibration(temperature, threshold, len(labels), expected, bias)
 
 
-def in_use(
-    logits: np.ndarray, labels: np.ndarray, logit_bias: Sequence[float] | None
+def _in_use(
+    logits: np.ndarray, labels: np.ndarray, expected: Sequence[float] | None, bias: Sequence[float] | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities `(N, K)` with the bias of the expected shares, and each clip's weight `(N,)` under them."""
-    if logit_bias is None:
+    """Probabilities `(N, K)` with a bias, and how much each clip counts, `(N,)`, where shares are expected."""
+    if expected is None or bias is None:
         return softmax(logits), np.ones(len(labels))
-    return softmax(logits + np.asarray(logit_bias)), np.exp(np.asarray(logit_bias))[labels]
+    counts = np.bincount(labels, minlength=len(expected))
+    return softmax(logits + np.asarray(bias)), np.asarray(expected)[labels] / counts[labels]
 
 
-def shift_of_shares(expected: Mapping[str, float], classes: Sequence[str], label_ids: np.ndarray) -> list[float]:
-    """Compute the bias of the logits for the shares of the classes that are expected in use.
+def class_shares(expected: Mapping[str, float], classes: Sequence[str], trained: np.ndarray) -> ClassShares:
+    """Make the shares of the classes in use and in training.
 
     Args:
         expected: Share of some or all classes, in (0, 1); the others have equal parts of what is left.
         classes: The model's.
-        label_ids: `(N,)` classes of the training clips.
-
-    Returns:
-        For each class, the logarithm of its expected share by its share of the training clips.
+        trained: `(K,)`, how much each class weighed in training, such as its number of clips.
 
     Raises:
         ValueError: For unknown classes, shares that are not positive or do not add up to 1, and a class without
@@ -96,11 +118,10 @@ def shift_of_shares(expected: Mapping[str, float], classes: Sequence[str], label
             f"expected_shares={dict(expected)} leave {left:.3g} for {others} other classes: expected positive shares "
             "that add up to 1."
         )
-    counts = np.bincount(label_ids[label_ids >= 0], minlength=len(classes))
-    if not counts.all():
-        missing = [name for name, count in zip(classes, counts, strict=True) if not count]
+    if not (trained > 0).all():
+        missing = [name for name, weight in zip(classes, trained, strict=True) if not weight > 0]
         raise ValueError(f"expected_shares need training clips of every class; {', '.join(missing)} has none.")
-    return np.log(shares / (counts / counts.sum())).round(4).tolist()
+    return ClassShares(shares, trained / trained.sum())
 
 
 def reset_calibration(config: STTConfig) -> None:
@@ -221,7 +242,8 @@ def describe_calibration(fitted: Calibration | None, logits: np.ndarray, labels:
     }
     if fitted is None:
         return described
-    probabilities, weights = in_use(logits / fitted.temperature, labels, fitted.logit_bias)
+    scaled = logits / fitted.temperature
+    probabilities, weights = _in_use(scaled, labels, fitted.expected_shares, fitted.logit_bias)
     confidence, right = _confidence(probabilities, labels)
     if fitted.min_score is not None:
         answered = confidence >= fitted.min_score

@@ -14,7 +14,14 @@ from transformers.trainer_utils import IntervalStrategy, PredictionOutput
 from ..modeling_stt import STTForVideoClassification
 from ..video_processing_stt import STTVideoProcessor
 from .arguments import STTTrainingArguments
-from .calibration import LEAST_CLIPS, calibrate, describe_calibration, reset_calibration, shift_of_shares
+from .calibration import (
+    LEAST_CLIPS,
+    ClassShares,
+    calibrate,
+    class_shares,
+    describe_calibration,
+    reset_calibration,
+)
 from .clips import ClipAugment, ClipDataset
 from .environment import describe_environment
 from .identity import checkpoint_to_resume, describe_recipe, describe_run, finished_before
@@ -72,7 +79,7 @@ class FoldProtocol:
             Validation and test are by label.
         audit: Score the test clips also with their sampled frames shuffled, reversed, and with the middle one
             repeated.
-        expected_shares: Shares of classes in the videos that the model is for, see `calibration.shift_of_shares`; they
+        expected_shares: Shares of classes in the videos that the model is for, see `calibration.class_shares`; they
             become `config.logit_bias` after the scores, which are without it. Needs validation clips.
 
     Raises:
@@ -117,13 +124,18 @@ class FoldProtocol:
             "expected_shares": self.expected_shares,
         }
 
-    def logit_bias(self, trainer: "STTTrainer") -> list[float] | None:
-        """Compute the bias of the logits for the expected shares, None without any; errors of `shift_of_shares`."""
-        if not self.expected_shares:
-            return None
+    def shares(self, trainer: STTTrainer) -> ClassShares | None:
+        """Make the shares of the classes in use and in training; None where none are expected."""
         clips = trainer.train_dataset
-        assert isinstance(clips, ClipDataset)
-        return shift_of_shares(self.expected_shares, trainer.model.config.class_names, clips.label_ids)
+        if not self.expected_shares or not isinstance(clips, ClipDataset):
+            return None
+        classes = trainer.model.config.class_names
+        trained = np.bincount(clips.label_ids, minlength=len(classes)).astype(np.float64)
+        if trainer.class_weight is not None:
+            trained *= trainer.class_weight.numpy()
+        if trainer.args.class_balanced_sampler:
+            trained = np.minimum(trained, 1)  # every class that occurs is drawn equally often
+        return class_shares(self.expected_shares, classes, trained)
 
     def apply_to(self, args: STTTrainingArguments) -> None:
         """Make the Trainer keep the best epoch by this score, or none but the last."""
@@ -237,13 +249,13 @@ def run_fold(
         return FoldRun(None, finished)
     checkpoint = checkpoint_to_resume(args, run)
     trainer = _make_trainer(model, processor, folds, args, protocol, augment, images)
-    bias = protocol.logit_bias(trainer)
+    shares = protocol.shares(trainer)
     if trainer.is_world_process_zero():
         _announce(run, folds, Path(str(args.output_dir)))
     trained = trainer.train(resume_from_checkpoint=checkpoint)
     _merge_adapter(trainer, model)
     results = run | {"verification": verification, **_selected_and_last_epoch(trainer, protocol.selection)}
-    results |= _score_selected(trainer, folds, protocol, bias)
+    results |= _score_selected(trainer, folds, protocol, shares)
     # For a resumed run, only the time of its last part is known.
     seconds = None if checkpoint else round(trained.metrics["train_runtime"], 1)
     results |= {"train_seconds": seconds, "history": _history(trainer)}
@@ -290,7 +302,7 @@ def _merge_adapter(trainer: STTTrainer, model: STTForVideoClassification) -> Non
 
 
 def _score_selected(
-    trainer: STTTrainer, folds: dict[str, Dataset], protocol: FoldProtocol, bias: list[float] | None
+    trainer: STTTrainer, folds: dict[str, Dataset], protocol: FoldProtocol, shares: ClassShares | None
 ) -> dict[str, Any]:
     """Calibrate the selected model on validation, then score it on the test fold.
 
@@ -303,7 +315,7 @@ def _score_selected(
     fitted = None
     if protocol.selection == "validation":
         judged = trainer.evaluation_loop(trainer.get_eval_dataloader(), description="Calibration")
-        fitted = calibrate(judged.predictions[0], np.asarray(judged.label_ids), bias)
+        fitted = calibrate(judged.predictions[0], np.asarray(judged.label_ids), shares)
     prediction = trainer.predict(ClipDataset(folds["test"], processor, labels=classes), metric_key_prefix="test")
     scored: dict[str, Any] = {"test": test_scores(prediction, classes)}
     scored["calibration"] = describe_calibration(fitted, prediction.predictions[0], np.asarray(prediction.label_ids))

@@ -7,10 +7,10 @@ from modeling_stt.training.calibration import (
     accuracy_at_coverage,
     calibrate,
     choose_min_score,
+    class_shares,
     describe_calibration,
     expected_calibration_error,
     fit_temperature,
-    shift_of_shares,
     softmax,
 )
 
@@ -92,26 +92,27 @@ def test_what_does_not_belong_together_is_refused() -> None:
 def test_a_bias_for_the_expected_shares_makes_probabilities_right_again() -> None:
     # Clips of equal classes, and clips of which seven of ten are of the first class: the same faces, another mixture.
     logits, labels = _clips(num_clips=20000)
-    bias = shift_of_shares({"a": 0.7}, "abcd", labels)
+    in_training = class_shares({"a": 0.7}, "abcd", np.bincount(labels))
+    bias = in_training.logit_bias
     rng, shares = np.random.default_rng(1), np.array([0.7, 0.1, 0.1, 0.1])
     chosen = rng.choice(len(labels), 8000, p=shares[labels] / shares[labels].sum())
     there = logits[chosen], labels[chosen]
     assert softmax(there[0])[:, 0].mean() < 0.6
     assert softmax(there[0] + np.array(bias))[:, 0].mean() == pytest.approx(0.7, abs=0.02)
-    described = describe_calibration(calibrate(logits, labels, bias), logits, labels)
+    described = describe_calibration(calibrate(logits, labels, in_training), logits, labels)
     right = (there[0] + np.array(bias)).argmax(axis=1) == there[1]
     assert described["in_use"]["accuracy"] == pytest.approx(right.mean(), abs=0.02), "as if they were mixed so"
     assert described["at_min_score"]["accuracy"] == pytest.approx(0.9, abs=0.02)
 
 
 def test_shares_that_cannot_be_are_refused() -> None:
-    labels = np.array([0, 0, 1, 2])
-    assert shift_of_shares({}, "abc", labels) == pytest.approx(np.log([2 / 3, 4 / 3, 4 / 3]), abs=1e-4)
+    trained = np.array([2, 1, 1])
+    assert class_shares({}, "abc", trained).logit_bias == pytest.approx(np.log([2 / 3, 4 / 3, 4 / 3]), abs=1e-4)
     with pytest.raises(ValueError, match="name d; the classes are a, b, c"):
-        shift_of_shares({"d": 0.5}, "abc", labels)
-    with pytest.raises(ValueError, match="leave -0.2 for 1 other classes"):
-        shift_of_shares({"a": 0.6, "b": 0.6}, "abc", labels)
-    with pytest.raises(ValueError, match="leave 0.1 for 0 other"):
-        shift_of_shares({"a": 0.3, "b": 0.3, "c": 0.3}, "abc", labels)
+        class_shares({"d": 0.5}, "abc", trained)
+    with pytest.raises(ValueError, match=r"leave -0\.2 for 1 other classes"):
+        class_shares({"a": 0.6, "b": 0.6}, "abc", trained)
+    with pytest.raises(ValueError, match=r"leave 0\.1 for 0 other"):
+        class_shares({"a": 0.3, "b": 0.3, "c": 0.3}, "abc", trained)
     with pytest.raises(ValueError, match="d has none"):
-        shift_of_shares({"a": 0.6}, "abcd", labels)
+        class_shares({"a": 0.6}, "abcd", np.array([2, 1, 1, 0]))

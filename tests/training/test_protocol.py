@@ -214,13 +214,14 @@ def test_a_run_of_other_length_is_neither_resumed_nor_taken_as_finished(
     assert _run(rows, tmp_path, max_steps=3, resume_from_checkpoint="last")["history"] == first["history"]
 
 
+@pytest.mark.parametrize("options", [{}, {"class_balanced_sampler": True}, {"class_weighting": "inverse"}])
 def test_the_chosen_model_is_calibrated_on_validation_and_its_scores_are_of_raw_logits(
-    rows: datasets.Dataset, tmp_path: Path
+    options: dict[str, Any], rows: datasets.Dataset, tmp_path: Path
 ) -> None:
     own = datasets.concatenate_datasets(
         [rows.map(lambda row, n=n: {"clip_id": f"own {n} {row['clip_id']}"}) for n in range(2)]
     )
-    results = _run(rows, tmp_path / "run", validation_rows=own, expected_shares={"happy": 0.6})
+    results = _run(rows, tmp_path / "run", validation_rows=own, expected_shares={"happy": 0.6}, **options)
     fitted = results["calibration"]["fitted"]
     assert fitted["num_clips"] == 36 and fitted["temperature"] != 1
     assert fitted["logit_bias"] == pytest.approx(np.log([1.8, 0.6, 0.6]), abs=1e-4)

@@ -53,7 +53,9 @@ def whole(rows: Rows, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
 
 
 def test_training_resets_what_was_calibrated_for_other_weights(rows: Rows, tmp_path: Path) -> None:
-    trainer = make_trainer(rows, tmp_path, {"temperature": 2.0, "min_score": 0.4, "logit_bias": 3 * [0.5]}, max_steps=1)
+    trainer = make_trainer(
+        rows, tmp_path, {"temperature": 2.0, "min_score": 0.4, "logit_bias": 3 * [0.5]}, max_steps=1
+    )
     assert trainer.model.config.temperature == 2.0, "evaluation alone leaves it"
     trainer.train()
     config = trainer.model.config
