@@ -38,6 +38,11 @@ def add_lora(model: STTForVideoClassification, rank: int, alpha: float | None = 
     peft.inject_adapter_in_model(config, backbone.encoder)
 
 
+def has_adapters(model: nn.Module) -> bool:
+    """Check if a model has adapters that are not merged."""
+    return bool(_adapters(model))
+
+
 def save_adapter(model: STTForVideoClassification, folder: str | os.PathLike) -> Path | None:
     """Save the adapters in peft's format; None for a model without."""
     if not _adapters(model):

@@ -28,6 +28,7 @@ from .arguments import STTTrainingArguments
 from .calibration import reset_calibration
 from .clips import ClipAugment, ClipDataset
 from .images import ClipsAndImages, MixedSampler, TrainingImages, image_classes, is_image
+from .lora import has_adapters
 from .losses import ClassMeans, class_weights, compact_softmax_cross_entropy
 from .metrics import compute_metrics
 from .results import RESULTS_FILE
@@ -473,9 +474,19 @@ def _hub_room() -> ModuleType:
 
 
 def freeze_backbone(model: STTForVideoClassification, args: STTTrainingArguments) -> None:
-    """Leave the frame encoder out of training where the arguments say so."""
-    if args.freeze_backbone:
-        model.stt.backbone.requires_grad_(False)
+    """Leave the frame encoder out of training where the arguments say so.
+
+    Raises:
+        ValueError: For an encoder with adapters, which would be frozen too.
+    """
+    if not args.freeze_backbone:
+        return
+    if has_adapters(model):
+        raise ValueError(
+            "freeze_backbone=True would freeze the adapters of lora_rank as well. They leave the encoder's own "
+            "weights as they are, too: choose one of the two."
+        )
+    model.stt.backbone.requires_grad_(False)
 
 
 def _as_clips(

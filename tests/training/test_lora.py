@@ -87,6 +87,14 @@ def test_what_has_no_linear_layers_is_refused() -> None:
         build_model(RunArguments("unused", lora_rank=2), NAMES)
 
 
+def test_adapters_in_a_frozen_encoder_are_refused(encoder: Path, tmp_path: Path) -> None:
+    """They would be frozen as well, and the saved adapter would do nothing."""
+    model, processor = build_model(_run_arguments(encoder, lora_rank=2), NAMES)
+    rows = make_rows(tmp_path / "clips")
+    with pytest.raises(ValueError, match="freeze_backbone=True would freeze the adapters"):
+        STTTrainer(model, make_arguments(tmp_path / "run", freeze_backbone=True), rows, processing_class=processor)
+
+
 def test_what_is_not_an_encoder_ends_with_a_message(encoder: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"--backbone \S*nowhere: expected a folder, or a name on the Hub"):
         build_model(_run_arguments(tmp_path / "nowhere"), NAMES)
