@@ -155,9 +155,9 @@ class STTConfig(PreTrainedConfig):
             softmax cancels it (ours).
         layer_norm_eps: Epsilon of the layer norms (ours).
         initializer_range: Standard deviation of the truncated normal that initialises tokens, tables and linear
-            layers (authors: 0.02). None is 0.02 for tokens and tables, and 1 / √fan-in for linear layers, which keeps
-            the variance of their inputs (ours): with 0.02, too little of the difference between clips reaches the
-            class token of a narrow model, and it does not learn (see `benchmarks/initialisation.py`).
+            layers. None is the authors' 0.02, except for linear layers of models narrower than the authors' 512: these
+            take 1 / √fan-in, which keeps the variance of their inputs (ours). With 0.02, too little of the difference
+            between clips reaches the class token of a narrow model (see `benchmarks/initialisation.py`).
         temperature: Divisor of the logits in evaluation mode, above 0, so that their softmax is calibrated. Fitted on
             validation clips after training; 1 leaves the logits as they are, as training always does (ours).
         min_score: Lowest probability of an answer that is relied on, in [0, 1]; answers below it count as unsure.

@@ -33,7 +33,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_stt import STTConfig, build_frame_encoder, encode
 
-INITIALIZER_RANGE = 0.02  # the authors' standard deviation of new weights
+INITIALIZER_RANGE, AUTHORS_WIDTH = 0.02, 512  # the authors' standard deviation of new weights, and `hidden_size`
 
 
 @dataclass
@@ -522,7 +522,7 @@ class STTPreTrainedModel(PreTrainedModel):
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, nn.Linear):
-            if self.config.initializer_range is None:
+            if self.config.initializer_range is None and self.config.hidden_size < AUTHORS_WIDTH:
                 std = module.in_features**-0.5
             init.trunc_normal_(module.weight, std=std)
             if module.bias is not None:

@@ -452,8 +452,8 @@ def test_gradient_reaches_every_parameter(order: str) -> None:
     assert parameters_without_gradient() == set()
 
 
-@pytest.mark.parametrize("width", [32, 128, 512])
-def test_new_linear_layers_keep_the_variance_of_what_they_read(width: int) -> None:
+@pytest.mark.parametrize("width", [32, 128])
+def test_new_linear_layers_of_narrow_models_keep_the_variance_of_what_they_read(width: int) -> None:
     torch.manual_seed(0)
     config = tiny_config(hidden_size=width, intermediate_size=4 * width, initializer_range=None)
     model = STTForVideoClassification(config)
@@ -463,6 +463,15 @@ def test_new_linear_layers_keep_the_variance_of_what_they_read(width: int) -> No
     assert model.stt.embeddings.temporal_positions.std().item() == pytest.approx(0.02, rel=0.2)
     config.initializer_range = 0.01
     assert STTForVideoClassification(config).stt.layers[0].mlp.fc1.weight.std().item() == pytest.approx(0.01, rel=0.1)
+
+
+def test_a_new_model_as_wide_as_the_authors_has_their_standard_deviation() -> None:
+    """With 1 / √fan-in, the loss under the SGD of their recipe is higher there, at the start and after 300 steps."""
+    torch.manual_seed(0)
+    model = STTForVideoClassification(tiny_config(hidden_size=512, intermediate_size=1024, initializer_range=None))
+    layer = model.stt.layers[1]
+    for linear in (layer.spatial_attention.q_proj, layer.temporal_attention.o_proj, layer.mlp.fc1, layer.mlp.fc2):
+        assert linear.weight.std().item() == pytest.approx(0.02, rel=0.1)
 
 
 def test_what_differs_between_clips_reaches_the_feature_of_a_narrow_model() -> None:
