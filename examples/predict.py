@@ -67,7 +67,8 @@ def classify_clip(video: Path, model: Any, processor: Any) -> tuple[dict[str, fl
 def classify_face(video: Path, timeline: Timeline) -> tuple[dict[str, float], np.ndarray]:
     """Find the face that is longest in sight, and average the probabilities of its windows.
 
-    Returns and raises as `classify_clip`, with a picture of each window; ValueError also where no face is found.
+    Returns and raises as `classify_clip`, with a picture of each window if the timeline makes them; ValueError also
+    where no face is found.
     """
     rows = [row for row in timeline(str(video)) if row.scores is not None]
     if not rows:
@@ -75,7 +76,7 @@ def classify_face(video: Path, timeline: Timeline) -> tuple[dict[str, float], np
     [(track, _)] = Counter(row.track for row in rows).most_common(1)
     answers = [row for row in rows if row.track == track]
     scores = {name: float(np.mean([(row.scores or {})[name] for row in answers])) for name in timeline.class_names}
-    return scores, np.stack([row.thumbnail for row in answers if row.thumbnail is not None])
+    return scores, np.array([row.thumbnail for row in answers if row.thumbnail is not None])
 
 
 def predict(arguments: Sequence[str]) -> int:

@@ -190,6 +190,9 @@ def test_predict_answers_for_the_face_longest_in_sight(tmp_path: Path, monkeypat
     rows = [row for row in timeline(str(video)) if row.scores]
     assert len(rows) > 1 and len(pictures) == len(rows)
     assert scores == pytest.approx({k: sum(r.scores[k] for r in rows) / len(rows) for k in timeline.class_names})
+    # Without --picture no pictures are made; every video was then refused.
+    without, none = classify_face(video, make_timeline())
+    assert (without, len(none)) == (scores, 0)
     empty = write_video(tmp_path / "empty.mp4", scene("", ""))
     with pytest.raises(ValueError, match=r"empty.mp4: no face was found. .* needs --clip"):
         classify_face(empty, timeline)
