@@ -36,10 +36,10 @@ from modeling_stt.training.results import write_results
 
 SCORES: dict[str, Callable[[Run], float]] = {
     "rendered_uar": lambda run: run["rendered_uar"],
-    "real_war": lambda run: run["real_windows"]["war"],
-    "real_happy": lambda run: run["real_windows"]["recalls"]["happy"],
-    "real_neutral": lambda run: run["real_windows"]["recalls"]["neutral"],
-    "neutral_called_angry_or_sad": lambda run: run["real_windows"]["neutral_called_angry_or_sad"],
+    "real_war": lambda run: run["real"]["war"],
+    "real_happy": lambda run: run["real"]["recalls"]["happy"],
+    "real_neutral": lambda run: run["real"]["recalls"]["neutral"],
+    "neutral_called_angry_or_sad": lambda run: run["real"]["neutral_called_angry_or_sad"],
 }
 RECIPE = Path(__file__).parents[1] / "examples" / "recipes" / "rendered.yaml"
 
