@@ -321,7 +321,7 @@ def _timm_settings(data: dict[str, Any]) -> dict[str, Any]:
     _, height, width = data["input_size"]
     return {
         "size": {"height": height, "width": width},
-        "resample": PILImageResampling[data["interpolation"].upper()],
+        "resample": getattr(PILImageResampling, data["interpolation"].upper()),
         "do_normalize": True,
         "image_mean": data["mean"],
         "image_std": data["std"],
