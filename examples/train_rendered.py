@@ -1,6 +1,6 @@
 """Make the weights that the package ships, from rendered people alone: `make weights`.
 
-    python examples/train_rendered.py --output_dir runs/rendered --people 2000
+    python examples/train_rendered.py --output_dir runs/rendered --people 2500
 
 Renders clips of people, pre-trains the backbone on their single frames, whose expression and action units the renderer
 knows, and trains STT on the clips of fold 1 with recipes/rendered.yaml; `--output_dir/stt` is then a run like any
@@ -38,7 +38,7 @@ def make_weights(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, required=True, help="folder to write, or to resume in")
     parser.add_argument("--people", type=int, default=2500, help=f"people, of {CLIPS_PER_PERSON} clips each")
-    parser.add_argument("--frame_epochs", type=int, default=8, help="passes over the single frames")
+    parser.add_argument("--frame_epochs", type=int, default=6, help="passes over the single frames")
     parser.add_argument("--workers", type=int, help="processes that render (default: all cores)")
     own, rest = parser.parse_known_args(arguments)
     faces, backbone, stt = (own.output_dir / name for name in ("faces", "backbone", "stt"))

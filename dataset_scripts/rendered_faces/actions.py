@@ -103,7 +103,7 @@ _LOATHING: dict[str, tuple[float, float, float]] = {
 EXPRESSIONS: dict[str, tuple[Variant, ...]] = {
     "happy": (
         Variant(
-            0.23,
+            0.24,
             {
                 "mouthSmile": (0.8, 1.5),
                 "cheekSquint": (0.3, 0.95),
@@ -114,7 +114,7 @@ EXPRESSIONS: dict[str, tuple[Variant, ...]] = {
             _SMILE,
         ),
         Variant(
-            0.3,
+            0.36,
             {
                 "mouthSmile": (0.9, 1.65),
                 "cheekSquint": (0.35, 1.0),
@@ -127,22 +127,22 @@ EXPRESSIONS: dict[str, tuple[Variant, ...]] = {
             },
             _SMILE,
         ),
-        Variant(  # corners drawn aside more than up, under a straight upper lip
-            0.25,
+        Variant(  # corners drawn aside more than up
+            0.14,
             {
-                "mouthSmile": (0.5, 1.1),
-                "cheekSquint": (0.2, 0.9),
+                "mouthSmile": (0.55, 1.0),
+                "cheekSquint": (0.3, 0.9),
                 "eyeSquint": (0, 0.5),
                 "mouthUpperUp": (0.6, 1.2),
-                "mouthLowerDown": (0.1, 0.7),
-                "mouthStretch": (0.2, 0.9),
-                "toothyGrin": (0.3, 1.0),
-                "jawOpen": (0.02, 0.5),
+                "mouthLowerDown": (0.1, 0.6),
+                "mouthStretch": (0.2, 0.6),
+                "toothyGrin": (0.2, 0.9),
+                "jawOpen": (0.05, 0.4),
             },
             _SMILE,
         ),
         Variant(
-            0.22,
+            0.26,
             {
                 "mouthSmile": (0.9, 1.65),
                 "cheekSquint": (0.5, 1.0),
@@ -159,7 +159,7 @@ EXPRESSIONS: dict[str, tuple[Variant, ...]] = {
     ),
     "sad": (
         Variant(
-            0.32,
+            0.38,
             {
                 "browInnerUp": (1.0, 1.9),
                 "browDown": (0, 0.45),
@@ -171,7 +171,7 @@ EXPRESSIONS: dict[str, tuple[Variant, ...]] = {
             look_down=0.45,
         ),
         Variant(
-            0.2,
+            0.24,
             {
                 "browInnerUp": (1.1, 1.9),
                 "mouthFrown": (0.4, 0.9),
@@ -182,25 +182,8 @@ EXPRESSIONS: dict[str, tuple[Variant, ...]] = {
             _GRIEF,
             look_down=0.65,
         ),
-        Variant(  # crying with the mouth shut
-            0.18,
-            {
-                "browInnerUp": (0.9, 1.8),
-                "browDown": (0.3, 1.0),
-                "eyeSquint": (0.3, 0.9),
-                "eyeBlink": (0.4, 1.0),
-                "cheekSquint": (0.2, 0.8),
-                "mouthStretch": (0.1, 0.6),
-                "mouthFrown": (0.2, 1.0),
-                "mouthPress": (0.1, 0.6),
-                "mouthRollLower": (0.1, 0.6),
-                "mouthShrugLower": (0.1, 0.7),
-            },
-            {"tentBrows": (0.6, 0.3, 1.0), "knitBrows": (0.4, 0.2, 0.6)},
-            look_down=0.3,
-        ),
         Variant(  # crying
-            0.3,
+            0.38,
             {
                 "browInnerUp": (0.9, 1.8),
                 "browDown": (0.2, 0.8),

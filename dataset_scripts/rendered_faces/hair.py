@@ -77,8 +77,8 @@ def paint_brows(traits: Traits, color: Array, maps: Maps, canvas: Canvas, rng: n
 
 
 def paint_beard(traits: Traits, color: Array, maps: Maps, canvas: Canvas, rng: np.random.Generator) -> None:
-    """Stubble, moustache, goatee or full beard of every second grown man."""
-    if traits.male < 0.5 or traits.age == "child" or rng.random() > 0.55:
+    """Stubble, moustache, goatee or full beard of half of the grown men."""
+    if traits.male < 0.5 or traits.age == "child" or rng.random() > 0.5:
         return
     front = front_of(maps)
     across, y, z = np.abs(front.x), front.y, front.z
@@ -96,8 +96,6 @@ def paint_beard(traits: Traits, color: Array, maps: Maps, canvas: Canvas, rng: n
         1 + 0.12 * noise("fine", front.shape, maps.detail, rng) + 0.12 * noise("mid", front.shape, maps.detail, rng)
     )
     window = canvas.window(maps.folds)
-    if traits.melanin < 2.2 and rng.random() < 0.4:  # beards of fair people are often lighter than their hair
-        color = linear(_COLORS[rng.choice([3, 4, 5])]) * rng.uniform(0.7, 1.2)
     window.cover(np.clip(area * density * strands, 0, 1), 0.8 * color)
     window.gloss *= 1 - 0.7 * area
 

@@ -140,9 +140,8 @@ def _redness(front: Maps, rng: np.random.Generator) -> Array:
 
 
 def _paint_lips(traits: Traits, tone: Array, front: Maps, window: Canvas, rng: np.random.Generator) -> None:
-    # Many lips are hardly darker than the skin around them.
-    color = tone * np.array([0.94, *rng.uniform(0.55, 0.8, 2)]) * rng.uniform(0.75, 1.08)
-    opacity = rng.uniform(0.3, 1)
+    color = tone * np.array([0.92, 0.58, 0.58]) * rng.uniform(0.75, 1.05)
+    opacity = rng.uniform(0.5, 1)
     if traits.male < 0.5 and traits.age != "child" and rng.random() < 0.4:
         color, opacity = linear(_LIPSTICKS[rng.integers(len(_LIPSTICKS))]) * rng.uniform(0.7, 1.1), rng.uniform(0.5, 1)
     creases = np.clip(1 + 0.08 * noise("fine", front.shape, front.detail, rng), 0.7, 1.3)[..., None]

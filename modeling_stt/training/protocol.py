@@ -129,7 +129,7 @@ class FoldProtocol:
         clips = trainer.train_dataset
         if not self.expected_shares or not isinstance(clips, ClipDataset):
             return None
-        classes = trainer.model.config.class_names
+        classes = trainer.accelerator.unwrap_model(trainer.model).config.class_names
         trained = np.bincount(clips.label_ids, minlength=len(classes)).astype(np.float64)
         if trainer.class_weight is not None:
             trained *= trainer.class_weight.numpy()
