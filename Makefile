@@ -22,7 +22,7 @@ $(INSTALLED): setup.py
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py --output_dir demo
 
-# Makes weights like those of modeling_stt/pretrained, in about an hour on two cores (an estimate); resumes if interrupted.
+# Makes the weights of modeling_stt/pretrained, in about 40 minutes on two cores (the sum of its parts); resumes if interrupted.
 weights: $(INSTALLED)
 	$(BIN)/python examples/train_rendered.py --output_dir runs/rendered --bf16 True --use_cpu True
 
