@@ -71,7 +71,7 @@ def calibrate(logits: np.ndarray, labels: np.ndarray, shares: ClassShares | None
         logits: `(N, K)` of validation clips that the model was not trained on.
         labels: `(N,)` their classes.
         shares: Where other shares of the classes are expected in use. The threshold is then chosen with the bias of
-            the logits, and clips count as often as they are expected.
+            the logits, with clips that count as often as they are expected, and is at least 0.5.
 
     Returns:
         None for fewer than `LEAST_CLIPS` clips.
@@ -81,20 +81,17 @@ def calibrate(logits: np.ndarray, labels: np.ndarray, shares: ClassShares | None
     temperature = fit_temperature(logits, labels)
     if shares is None:
         return Calibration(temperature, choose_min_score(softmax(logits / temperature), labels), len(labels))
-    expected, bias = shares.expected.tolist(), shares.logit_bias
-    probabilities, weights = _in_use(logits / temperature, labels, expected, bias)
-    threshold = choose_min_score(probabilities, labels, weights=weights)
-    return Calibration(temperature, threshold, len(labels), expected, bias)
+    expected, bias = shares.expected.round(6).tolist(), shares.logit_bias
+    threshold = choose_min_score(
+        softmax(logits / temperature + np.asarray(bias)), labels, weights=weights_in_use(labels, expected)
+    )
+    # An answer that is more likely wrong than right is none, however rare the classes are that are mistaken.
+    return Calibration(temperature, threshold and max(threshold, 0.5), len(labels), expected, bias)
 
 
-def _in_use(
-    logits: np.ndarray, labels: np.ndarray, expected: Sequence[float] | None, bias: Sequence[float] | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities `(N, K)` with a bias, and how much each clip counts, `(N,)`, where shares are expected."""
-    if expected is None or bias is None:
-        return softmax(logits), np.ones(len(labels))
-    counts = np.bincount(labels, minlength=len(expected))
-    return softmax(logits + np.asarray(bias)), np.asarray(expected)[labels] / counts[labels]
+def weights_in_use(labels: np.ndarray, expected: Sequence[float]) -> np.ndarray:
+    """How much each clip counts, `(N,)`, where its class has the expected share."""
+    return np.asarray(expected)[labels] / np.bincount(labels, minlength=len(expected))[labels]
 
 
 def class_shares(expected: Mapping[str, float], classes: Sequence[str], trained: np.ndarray) -> ClassShares:
@@ -226,8 +223,9 @@ def describe_calibration(fitted: Calibration | None, logits: np.ndarray, labels:
     Returns:
         `fitted` (the settings, or None), `expected_calibration_error` with `before` and `after` (None where nothing
         was fitted), `accuracy_at_coverage`, and `at_min_score` with `coverage` and `accuracy` (None without a
-        threshold or an answer). With a bias for expected shares, `at_min_score` counts clips as often as they are
-        expected, and `in_use` has the `accuracy` of all answers counted so and the `recalls`.
+        threshold or an answer). With a bias for expected shares, `at_min_score` is of the answers with it, and
+        `in_use` has their `recalls`, and `coverage` and `accuracy` at the threshold with clips that count as often as
+        they are expected.
     """
     before = softmax(logits)
     after = before if fitted is None else softmax(logits / fitted.temperature)
@@ -242,18 +240,25 @@ def describe_calibration(fitted: Calibration | None, logits: np.ndarray, labels:
     }
     if fitted is None:
         return described
-    scaled = logits / fitted.temperature
-    probabilities, weights = _in_use(scaled, labels, fitted.expected_shares, fitted.logit_bias)
-    confidence, right = _confidence(probabilities, labels)
+    bias = np.zeros(logits.shape[1]) if fitted.logit_bias is None else np.asarray(fitted.logit_bias)
+    confidence, right = _confidence(softmax(logits / fitted.temperature + bias), labels)
+    answered = confidence >= (fitted.min_score or 0)
     if fitted.min_score is not None:
-        answered = confidence >= fitted.min_score
-        accuracy = float(np.average(right[answered], weights=weights[answered])) if answered.any() else None
-        coverage = float(np.average(answered, weights=weights))
-        described["at_min_score"] = {"coverage": coverage, "accuracy": accuracy}
-    if fitted.logit_bias is not None:
-        recalls = [float(right[labels == k].mean()) if (labels == k).any() else None for k in range(logits.shape[1])]
-        described["in_use"] = {"accuracy": float(np.average(right, weights=weights)), "recalls": recalls}
+        accuracy = float(right[answered].mean()) if answered.any() else None
+        described["at_min_score"] = {"coverage": float(answered.mean()), "accuracy": accuracy}
+    if fitted.expected_shares is not None:
+        described["in_use"] = _describe_use(right, answered, labels, fitted.expected_shares)
     return described
+
+
+def _describe_use(
+    right: np.ndarray, answered: np.ndarray, labels: np.ndarray, expected: Sequence[float]
+) -> dict[str, Any]:
+    """Recalls, and coverage and accuracy with clips that count as often as their class is expected."""
+    weights, counts = weights_in_use(labels, expected), np.bincount(labels, minlength=len(expected))
+    recalls = [float(right[labels == k].mean()) if count else None for k, count in enumerate(counts)]
+    accuracy = float(np.average(right[answered], weights=weights[answered])) if answered.any() else None
+    return {"recalls": recalls, "coverage": float(np.average(answered, weights=weights)), "accuracy": accuracy}
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

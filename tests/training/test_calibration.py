@@ -99,10 +99,16 @@ def test_a_bias_for_the_expected_shares_makes_probabilities_right_again() -> Non
     there = logits[chosen], labels[chosen]
     assert softmax(there[0])[:, 0].mean() < 0.6
     assert softmax(there[0] + np.array(bias))[:, 0].mean() == pytest.approx(0.7, abs=0.02)
-    described = describe_calibration(calibrate(logits, labels, in_training), logits, labels)
-    right = (there[0] + np.array(bias)).argmax(axis=1) == there[1]
-    assert described["in_use"]["accuracy"] == pytest.approx(right.mean(), abs=0.02), "as if they were mixed so"
-    assert described["at_min_score"]["accuracy"] == pytest.approx(0.9, abs=0.02)
+    fitted = calibrate(logits, labels, in_training)
+    described = describe_calibration(fitted, logits, labels)
+    # Answers in use, as if clips were mixed so.
+    probabilities = softmax(there[0] / fitted.temperature + np.array(bias))
+    answered = probabilities.max(axis=1) >= fitted.min_score
+    right = probabilities.argmax(axis=1) == there[1]
+    assert described["in_use"]["coverage"] == pytest.approx(answered.mean(), abs=0.02)
+    assert described["in_use"]["accuracy"] == pytest.approx(right[answered].mean(), abs=0.02)
+    assert fitted.min_score > 0.5 and right[answered].mean() == pytest.approx(0.9, abs=0.02)
+    assert described["in_use"]["recalls"][1] == pytest.approx(right[there[1] == 1].mean(), abs=0.06)
 
 
 def test_shares_that_cannot_be_are_refused() -> None:
