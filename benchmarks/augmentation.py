@@ -113,14 +113,16 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/real_faces"))
     parser.add_argument("--num_clips", type=int, default=4000, help="training clips")
     parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--image_size", type=int, help="of the network's pictures (default: the recipe's)")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--output", type=Path, help="JSON to write, and to resume from")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     recipe = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
-    config, photometry = STTConfig(**recipe["model_config"]), recipe["photometry"]
-    settings = {"num_clips": arguments.num_clips, "epochs": arguments.epochs, "bf16": arguments.bf16}
+    size = arguments.image_size or recipe["model_config"]["image_size"]
+    config, photometry = STTConfig(**recipe["model_config"] | {"image_size": size}), recipe["photometry"]
+    settings = {name: getattr(arguments, name) for name in ("num_clips", "epochs", "bf16")} | {"image_size": size}
     settings["photometry"] = photometry
     try:
         runs = read_runs(arguments.output, settings)
