@@ -321,7 +321,7 @@ def real_rows(real: Timeline, name: str, **options) -> list[tuple[float, int | N
 
 def test_real_videos_have_the_states_and_tracks_that_one_sees(real):
     """One man all the time; nobody; a man who comes, or goes, with a cut."""
-    assert real_rows(real, "single_face.mp4") == [(0, 0, "face"), (1, 0, "face")]
+    assert real_rows(real, "single_face.mp4") == [(0, 1, "face"), (1, 1, "face")]
     assert set(real_rows(real, "no_face.mp4")) == {(n, None, "no face") for n in range(4)}
     # Cuts at 3.2 s and 3 s.
     states = ["no face", "no face", "lost", "face", "face", "face"]
@@ -335,6 +335,6 @@ def test_two_shots_of_real_people_are_two_tracks(real):
     shots = read_real("single_face.mp4")[:60], read_real("WolfgangLanger_Pexels.mp4")[:60]
     rows = list(real([(n / 30, image) for n, image in enumerate([*shots[0], *shots[1]])]))
     assert [(r.start_s, r.track, r.state) for r in rows] == [
-        *((0, 0, "face"), (1, 0, "lost"), (1, 1, "face"), (2, 1, "face")),
+        *((0, 1, "face"), (1, 1, "lost"), (1, 2, "face"), (2, 2, "face")),
     ]
     assert [round(r.face_share, 2) for r in rows] == [0.98, 0.49, 0.51, 1.0]
