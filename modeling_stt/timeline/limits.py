@@ -51,11 +51,12 @@ class VideoLimits:
                 self._check_side(stream.width, stream.height, name)
                 packets = (packet for packet in read_packets(container, stream) if packet.size)
                 times = [packet.pts for packet in islice(packets, self.frames + 1)]
+                unit = stream.time_base or 0  # read here: of a closed file, it is whatever lies in memory
         except (av.error.FFmpegError, OSError) as error:
             raise ValueError(f"{name} cannot be read as a video ({error.strerror}).") from error
         if len(times) > self.frames:
             raise ValueError(f"{name} has more than {self.frames} frames, the limit: cut a part out.")
-        clock = sorted(float(pts * (stream.time_base or 0)) for pts in times if pts is not None)
+        clock = sorted(float(pts * unit) for pts in times if pts is not None)
         if any(later - time < 1 for time, later in zip(clock, clock[self.rate :], strict=False)):
             raise ValueError(f"{name} has more than {self.rate} frames in a second, the limit: convert it first.")
         seconds = clock[-1] - clock[0] if clock else 0.0

@@ -1,9 +1,12 @@
 """Videos from strangers are measured before they are decoded, and files that are made to take long are refused."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -13,6 +16,7 @@ from transformers.video_utils import VideoMetadata
 from helpers.videos import grey, write_video
 from modeling_stt.timeline import limits
 from modeling_stt.timeline.limits import VideoLimits
+from modeling_stt.video_reading_stt import read_packets
 
 LIMITS = VideoLimits(megabytes=50, seconds=60, frames=3600, side=1920)
 
@@ -44,6 +48,33 @@ def write_still(path: Path, num_frames: int) -> Path:
 def test_a_video_within_the_limits_is_read_whole(clip: Path) -> None:
     assert LIMITS.check(clip) == pytest.approx(19 / 25)
     assert [frame.time_s for frame in LIMITS.read(clip)] == pytest.approx([i / 25 for i in range(20)])
+
+
+class _GuardedStream:
+    """A stream that answers until it is closed; PyAV's own then reads freed memory."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream, self.is_closed = stream, False
+
+    def __getattr__(self, name: str) -> Any:
+        assert not self.is_closed, f"{name} of a closed stream"
+        return getattr(self._stream, name)
+
+
+def test_a_closed_file_is_asked_nothing(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Space once said of a video of six seconds that it has 2495044858."""
+    opened = limits.VideoReader.open
+
+    @contextmanager
+    def open_guarded(reader: Any) -> Iterator[Any]:
+        with opened(reader) as (container, stream):
+            guarded = _GuardedStream(stream)
+            yield container, guarded
+        guarded.is_closed = True
+
+    monkeypatch.setattr(limits.VideoReader, "open", open_guarded)
+    monkeypatch.setattr(limits, "read_packets", lambda container, guarded: read_packets(container, guarded._stream))
+    assert LIMITS.check(clip) == pytest.approx(19 / 25)
 
 
 @pytest.mark.parametrize(
