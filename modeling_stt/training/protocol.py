@@ -250,8 +250,7 @@ def run_fold(
     checkpoint = checkpoint_to_resume(args, run)
     trainer = _make_trainer(model, processor, folds, args, protocol, augment, images)
     shares = protocol.shares(trainer)
-    if trainer.is_world_process_zero():
-        _announce(run, folds, Path(str(args.output_dir)))
+    _announce(trainer, run, folds)
     trained = trainer.train(resume_from_checkpoint=checkpoint)
     _merge_adapter(trainer, model)
     results = run | {"verification": verification, **_selected_and_last_epoch(trainer, protocol.selection)}
@@ -280,8 +279,13 @@ def _make_trainer(
     return STTTrainer(model=model, args=args, train_dataset=clips, eval_dataset=judged, images=images)
 
 
-def _announce(run: dict[str, Any], folds: dict[str, Dataset], output_dir: Path) -> None:
-    """Log the number of trained parameters, warn of too few validation clips, and write what the run begins with."""
+def _announce(trainer: STTTrainer, run: dict[str, Any], folds: dict[str, Dataset]) -> None:
+    """Log the number of trained parameters, warn of too few validation clips, and write what the run begins with.
+
+    Only the main process does.
+    """
+    if not trainer.is_world_process_zero():
+        return
     trained, parameters = run["num_trained_parameters"], run["model"]["num_parameters"]
     logger.info("Training %s of %s parameters.", f"{trained:,}", f"{parameters:,}")
     if "validation" in folds and len(folds["validation"]) < LEAST_CLIPS:
@@ -291,7 +295,7 @@ def _announce(run: dict[str, Any], folds: dict[str, Dataset], output_dir: Path) 
             len(folds["validation"]),
             LEAST_CLIPS,
         )
-    write_results(output_dir / RUN_FILE, run)
+    write_results(Path(str(trainer.args.output_dir)) / RUN_FILE, run)
 
 
 def _merge_adapter(trainer: STTTrainer, model: STTForVideoClassification) -> None:
