@@ -327,7 +327,8 @@ def _score_selected(
         scored["audit"] = audit_time(trainer, folds["test"])
     if fitted is not None:
         model.config.temperature, model.config.min_score = fitted.temperature, fitted.min_score
-        model.config.logit_bias = fitted.logit_bias
+    if shares is not None:
+        model.config.logit_bias = shares.logit_bias
     return scored
 
 

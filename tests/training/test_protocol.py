@@ -250,6 +250,15 @@ def test_nothing_is_calibrated_on_test_or_training_clips_or_on_few(
     assert ("Validation has 3 clips" in caplog.text) == (selection == "validation")
 
 
+def test_expected_shares_need_no_calibration(rows: datasets.Dataset, tmp_path: Path) -> None:
+    # Three validation clips fit no temperature; the shares were forgotten with it, without a word.
+    results = _run(rows, tmp_path / "run", expected_shares={"happy": 0.6})
+    assert results["calibration"]["fitted"] is None
+    config = AutoConfig.from_pretrained(tmp_path / "run")
+    assert (config.temperature, config.min_score) == (1, None)
+    assert config.logit_bias[0] > 0 > config.logit_bias[1]
+
+
 def test_an_audit_scores_other_orders_of_the_frames(rows: datasets.Dataset, tmp_path: Path) -> None:
     results = _run(rows, tmp_path / "run", audit=True)
     assert list(results["audit"]) == ["shuffled", "reversed", "repeated"]
