@@ -5,8 +5,8 @@
 FACES is a tree of examples/train_rendered.py, `--folder` that of real_faces.py. With each set of changes the small
 backbone of recipes/rendered.yaml is trained for a few passes over the frames of fold 1; the answer for a window or a
 clip is the mean of its frames' probabilities. Real faces are the windows and stills that are not kept aside. Runs of
-one seed share first weights and the order of frames. So short a
-training shows large effects only. Runs that `--output` has already are kept: the same command resumes.
+one seed share first weights and the order of frames. So short a training shows large effects only. Runs that
+`--output` has already are kept: the same command resumes.
 """
 
 import argparse

@@ -134,7 +134,7 @@ def read(data_dir: Path, split: str, num_clips: int) -> tuple[torch.Tensor, torc
 
 
 def plan(arguments: argparse.Namespace) -> Iterator[Run]:
-    """What identifies each run, seeds last, so that an interrupted call is complete for fewer of them."""
+    """Keys of each run, seeds in the outermost loop: an interrupted call is complete for fewer of them."""
     training = {name: getattr(arguments, name) for name in ("optimizer", "learning_rate", "steps")}
     for seed in range(arguments.seeds):
         for width in arguments.widths:

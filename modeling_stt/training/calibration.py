@@ -60,7 +60,7 @@ class ClassShares:
 
     @property
     def logit_bias(self) -> list[float]:
-        """What is added to each logit: the logarithm of expected by training share."""
+        """Logarithm of expected by training share of each class, which is added to its logit."""
         return np.log(self.expected / self.trained).round(4).tolist()
 
 
@@ -90,7 +90,7 @@ def calibrate(logits: np.ndarray, labels: np.ndarray, shares: ClassShares | None
 
 
 def weights_in_use(labels: np.ndarray, expected: Sequence[float]) -> np.ndarray:
-    """How much each clip counts, `(N,)`, where its class has the expected share."""
+    """Weigh each clip, `(N,)`, so that its class has the expected share."""
     return np.asarray(expected)[labels] / np.bincount(labels, minlength=len(expected))[labels]
 
 

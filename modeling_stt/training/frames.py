@@ -205,6 +205,7 @@ def pretrain_backbone(
     model = FrameModel(config, frames.classes.shape[1], frames.units.shape[1]).to(device)
     _hook_styles(model.backbone, recipe.style_mixing)
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.averaging), use_buffers=True)
+    final = cast(FrameModel, averaged.module)
     optimizer = torch.optim.AdamW(model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
     state_file = Path(output_dir) / "state.pt"
     Path(output_dir).mkdir(parents=True, exist_ok=True)
@@ -214,10 +215,8 @@ def pretrain_backbone(
         state = {"epoch": epoch + 1, "recipe": asdict(recipe), "model": model.state_dict()}
         state |= {"averaged": averaged.state_dict(), "optimizer": optimizer.state_dict()}
         torch.save(state, state_file)
-        final = cast(FrameModel, averaged.module)
         scores = "" if held_out is None else f", held out: {_describe(final, held_out, device)}"
         logger.info("Frames, epoch %d of %d: loss %.3f%s", epoch + 1, recipe.epochs, loss, scores)
-    final = cast(FrameModel, averaged.module)
     weights = {name: value.cpu().contiguous() for name, value in final.backbone.state_dict().items()}
     save_file(weights, Path(output_dir) / WEIGHTS_FILE)
     return final.eval()
